@@ -1,41 +1,36 @@
-"""Pages about jobs: list, form, comparison, and those of one job."""
+"""Pages about jobs: list, form, and those of one job."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field
 
-from service import kinds
 from service.access.owners import display_names
 from service.jobs import events, worker_registry
 from service.jobs.events import LogPage
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import GroupBy
 from service.kinds.pages import page_of
-from service.spec import splits
 from service.spec.metric_info import KEY_METRICS, describe
 from service.states import TERMINAL, JobKind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Event, Job
-from service.web.core.core import core, owner, read_job
-from service.web.gate.access_checks import identity, is_shared, share_link
+from service.web.core.core import core, read_job
+from service.web.gate.access_checks import identity, share_link
 from service.web.http.endpoint import endpoint
 from service.web.http.queries import (
-    MAX_COMPARED,
     JobId,
     Query,
     Text,
     blank_is_none,
-    split,
 )
 from service.web.http.responses import as_page, next_address, own_address, see_other
 from service.web.jobs import overview, playground
 from service.web.jobs.listing import FilterQuery, GroupQuery, PageQuery
 from service.web.jobs.result_schemas import LogQuery, ModelQuery, PlayQuery, event_document
-from service.web.jobs.schemas import job_detail, metric_intervals
+from service.web.jobs.schemas import job_detail
 from service.web.jobs.views import list_jobs, show_groups
 
 
@@ -51,17 +46,6 @@ class IndexQuery(PageQuery):
         filters = FilterQuery.model_fields.keys() - {"owner"}
         set_filters = {name for name in self.model_fields_set & filters if getattr(self, name)}
         return not set_filters and self.group is None and self.sort.removeprefix("-") == "created_at"
-
-
-class CompareQuery(Query):
-    """Which jobs to compare, and what to plot."""
-
-    jobs: Annotated[list[JobId], BeforeValidator(split)] = Field(
-        default=[], description=f"Ids, repeated or comma-separated; at most {MAX_COMPARED}."
-    )
-    x: Text | None = Field(None, description="A setting, for example `optimizer.learning_rate`.")
-    y: Text | None = Field(None, description="A metric, for example `val_accuracy`.")
-    of: Literal["best", "last"] = Field("best", description="Which value of the metric.")
 
 
 class NewQuery(Query):
@@ -118,19 +102,6 @@ _CHOICES: Final[dict[str, Any]] = {
 }
 """Options of the controls of the list."""
 _MAX_GROUPS: Final = 500
-_COMPARED_FIELDS: Final = {
-    "id",
-    "name",
-    "kind",
-    "status",
-    "stopped_by_sweep",
-    "created_at",
-    "tags",
-    "start_epoch",
-    "resolved",
-    "urls",
-}
-"""Fields of each job on the Compare page."""
 
 
 @blueprint.get("/")
@@ -174,58 +145,6 @@ def new(query: NewQuery) -> Response:
     title = "New sweep" if query.several or query.sweep else "New job"
     required = core().settings.keys_required
     return as_page("jobs/new.html", title=title, keys_required=required, objectives=_OBJECTIVES)
-
-
-@blueprint.get("/ui/compare")
-@endpoint(TAG, "text/html", query=CompareQuery, compares=("jobs",))
-def compare(query: CompareQuery) -> Response:
-    """Show the page that compares jobs."""
-    job_ids = list(dict.fromkeys(query.jobs))
-    if len(job_ids) > MAX_COMPARED:
-        return as_page(
-            "jobs/compare.html", status=400, facts=[], asked=job_ids, too_many=len(job_ids), most=MAX_COMPARED
-        )
-    return as_page("jobs/compare.html", asked=job_ids, **_compared(job_ids))
-
-
-def _compared(job_ids: Sequence[str]) -> dict[str, Any]:
-    """The facts of each existing job, and why none of them is the best; predictions are only named."""
-    with core().database.read() as session:
-        found = lookup.several(session, job_ids, owner=owner())
-    trained = [row for row in found if kinds.of(row.kind).trains]
-    predictions = [listing.title(row.id, row.name, row.kind) for row in found if row not in trained]
-    facts, why_not = _job_facts(sorted(trained, key=lambda row: job_ids.index(row.id)))
-    missing, same = len(job_ids) - len(found), why_not == splits.SAME_JOBS
-    return {"facts": facts, "why_not": why_not, "same": same, "missing": missing, "predictions": predictions}
-
-
-def _job_facts(rows: Sequence[Job]) -> tuple[list[dict[str, Any]], str | None]:
-    """The facts of jobs, in this order, and why none of them is the best."""
-    with core().database.read() as session:
-        samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
-        stopped = lookup.stopped_by_sweep(session, rows)
-        counts = lookup.validation_counts(session, rows)
-    facts = [
-        job_detail(row, stopped_by_sweep=row.id in stopped).model_dump(mode="json", include=_COMPARED_FIELDS)
-        | _sample_facts(row, samples.get(row.id, []))
-        | {"best_intervals": _best_intervals(row, counts.get(row.id))}
-        for row in rows
-    ]
-    return facts, splits.why_not_compared(
-        [{name: getattr(row, name) for name in splits.COMPARED_FACTS} for row in rows]
-    )
-
-
-def _sample_facts(job: Job, epochs: Sequence[int]) -> dict[str, Any]:
-    """The epochs of a job's samples; those of a classifier are examples of its dataset, which are not shared."""
-    is_hidden = is_shared() and not kinds.of(job.kind).shares_samples
-    return {"samples": [] if is_hidden else epochs, "hides_samples": is_hidden}
-
-
-def _best_intervals(job: Job, validation_count: int | None) -> dict[str, Any]:
-    """The interval of the best accuracy of all epochs."""
-    best = {"val_accuracy": job.extremes.get("val_accuracy", {}).get("max")}
-    return {name: interval.model_dump() for name, interval in metric_intervals(best, validation_count).items()}
 
 
 job_blueprint: Final = Blueprint("job_view", __name__)
