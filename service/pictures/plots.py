@@ -34,8 +34,8 @@ Values = NDArray[np.float64]
 PANELS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     kind: {
         chart.title[0].upper() + chart.title[1:]: names
-        for chart in CHARTS
-        if chart.place is not Place.FOLDED and (names := [name for name in chart.names if kind in describe(name).kinds])
+        for chart, lines in CHARTS.items()
+        if chart.place is not Place.FOLDED and (names := [name for name in lines if kind in describe(name).kinds])
     }
     for kind in KEY_METRICS
 }

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 
 class Goal(StrEnum):
@@ -21,6 +20,27 @@ class Unit(StrEnum):
 
     SECONDS = "seconds"
     BYTES = "bytes"
+
+
+class Place(StrEnum):
+    """Where a chart is. Charts come in this order."""
+
+    MAIN = "main"
+    """Open on a job's page, and in the plot of its curves."""
+    FOLDED = "folded"
+    HEALTH = "health"
+    """Folded on the page, and in the plot."""
+
+
+class Chart(NamedTuple):
+    """A chart of the metrics that name it."""
+
+    title: str
+    place: Place = Place.FOLDED
+
+
+GRADIENT_NORMS: Final = Chart("gradient norm", Place.HEALTH)
+DEAD_UNITS: Final = Chart("dead units and saturation", Place.HEALTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,16 @@ class MetricInfo:
     """Of a fraction that is relative to something."""
     at_most_one: bool = False
     """Of a metric that is not shown as a percentage."""
+    chart: Chart | None = None
+    """The chart with its line; ``None``: one of its own, folded, after all others."""
+    line: int = 0
+    """Its place among the lines of the chart, the lowest first; if equal, in the order of declaration."""
+    tile: int | None = None
+    """Its place among the tiles of a job's page, likewise; ``None``: it has none."""
+    test_score: int | None = None
+    """Its place among the scores on the test part by importance, likewise; ``None``: it is none of these."""
+    digested: bool = True
+    """Whether result digests have it, and reproductions compare it. What follows from weights and data need not be."""
     kinds: tuple[str, ...] = ()
     """The kinds of jobs that report it."""
 
@@ -59,21 +89,3 @@ class MetricInfo:
         if self.goal is None:
             return None
         return "max" if self.goal is Goal.MAXIMIZE else "min"
-
-
-class Place(StrEnum):
-    """Where a chart is."""
-
-    MAIN = "main"
-    """Open on a job's page, and in the plot of its curves."""
-    HEALTH = "health"
-    """Folded on the page, and in the plot."""
-    FOLDED = "folded"
-
-
-class Chart(NamedTuple):
-    """A chart of several metrics."""
-
-    title: str
-    names: Sequence[str]
-    place: Place = Place.FOLDED

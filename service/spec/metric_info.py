@@ -26,75 +26,70 @@ METRICS: Final[dict[str, MetricInfo]] = {
         for name, info in kind.metrics.items()
     },
     "learning_rate": MetricInfo(
-        "learning rate", "Step size of the optimizer in the last batch.", series=7, kinds=_ALL_KINDS
+        "learning rate",
+        "Step size of the optimizer in the last batch.",
+        series=7,
+        chart=Chart("learning rate"),
+        kinds=_ALL_KINDS,
     ),
 }
-
-CHARTS: Final = (
-    Chart("loss", ("train_loss", "val_loss"), Place.MAIN),
-    Chart("accuracy", ("train_accuracy", "val_accuracy"), Place.MAIN),
-    Chart("RMSE", ("train_rmse", "val_rmse"), Place.MAIN),
-    Chart("R²", ("train_r2", "val_r2"), Place.MAIN),
-    Chart("GAN losses", ("d_loss", "g_loss"), Place.MAIN),
-    Chart("discriminator outputs", ("d_real", "d_fake"), Place.MAIN),
-    Chart("Fréchet distance", ("frechet_distance",), Place.MAIN),
-    Chart(
-        "quality of the samples",
-        ("sample_diversity", "confidence", "class_entropy", "min_class_share", "mode_coverage"),
-        Place.MAIN,
-    ),
-    Chart("balanced accuracy, F1, ROC AUC", ("val_balanced_accuracy", "val_macro_f1", "val_roc_auc")),
-    Chart("log loss", ("val_log_loss",)),
-    Chart("mean absolute error", ("train_mae", "val_mae")),
-    Chart("standard errors", ("val_rmse_error", "val_mae_error")),
-    Chart("learning rate", ("learning_rate",)),
-    Chart("gradient norm", ("grad_norm", "d_grad_norm", "g_grad_norm"), Place.HEALTH),
-    Chart(
-        "dead units and saturation",
-        ("saturation", "dead_units", "d_saturation", "d_dead_units", "g_saturation", "g_dead_units"),
-        Place.HEALTH,
-    ),
-    Chart("CPU time of an epoch", ("cpu_seconds",)),
-    Chart("memory", ("memory_bytes",)),
-)
-"""The charts in their order, each with its lines in theirs. Any other metric has a chart of its own, after these."""
-
-TILES: Final = (
-    "val_accuracy", "val_rmse", "val_r2", "val_mae", "val_loss", "train_accuracy", "train_rmse", "train_loss",
-    "val_roc_auc", "frechet_distance", "mode_coverage",
-    "sample_diversity", "g_loss", "d_loss", "d_real", "d_fake",
-)  # fmt: skip
-"""The metrics of the tiles of a job's page."""
 
 KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {kind.name: kind.key_metrics for kind in kinds.TRAINED}
 """The metrics of each kind of training for summaries, most important first; the first is the default objective."""
 
-
-TEST_SCORES: Final = ("test_accuracy", "test_rmse", "test_mae", "test_r2", "test_loss")
-"""The scores on the test part of the data, most important first."""
-
-NOT_DIGESTED: Final = frozenset(
-    {
-        "val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc", "val_rmse_error", "val_mae_error",
-        "test_rmse_error", "test_mae_error", "test_count",
-    }
-)  # fmt: skip
-"""Metrics that are left out of result digests and reproductions, because they follow from weights and data."""
-
 RESOURCES: Final[dict[str, MetricInfo]] = {
     "seconds": MetricInfo("time", "Wall-clock time of the epoch.", series=3, unit=Unit.SECONDS, kinds=_ALL_KINDS),
     "cpu_seconds": MetricInfo(
-        "CPU time", "CPU time of the training process during the epoch.", series=1, unit=Unit.SECONDS, kinds=_ALL_KINDS
+        "CPU time",
+        "CPU time of the training process during the epoch.",
+        series=1,
+        unit=Unit.SECONDS,
+        chart=Chart("CPU time of an epoch"),
+        kinds=_ALL_KINDS,
     ),
     "memory_bytes": MetricInfo(
         "memory",
         "Resident memory of the training process at the end of the epoch.",
         series=2,
         unit=Unit.BYTES,
+        chart=Chart("memory"),
         kinds=_ALL_KINDS,
     ),
 }
 """Time and memory of an epoch. They differ from run to run, so they are separate from ``METRICS``."""
+
+
+def _by_chart(infos: Mapping[str, MetricInfo]) -> dict[Chart, list[str]]:
+    found: dict[Chart, list[str]] = {}
+    for name in sorted(infos, key=lambda name: infos[name].line):
+        if (chart := infos[name].chart) is not None:
+            found.setdefault(chart, []).append(name)
+    order = [info.chart for info in infos.values()]
+    return {
+        chart: found[chart]
+        for chart in sorted(found, key=lambda chart: (_PLACES.index(chart.place), order.index(chart)))
+    }
+
+
+def _in_order(places: Mapping[str, int | None]) -> tuple[str, ...]:
+    """The names that have a place, the lowest first."""
+    return tuple(sorted((name for name in places if places[name] is not None), key=lambda name: places[name] or 0))
+
+
+_PLACES: Final = tuple(Place)
+CHARTS: Final[Mapping[Chart, Sequence[str]]] = _by_chart(METRICS) | _by_chart(RESOURCES)
+"""The charts in their order, each with its lines in theirs. Any other metric has a chart of its own, after these."""
+TILES: Final = _in_order({name: info.tile for name, info in METRICS.items()})
+"""The metrics of the tiles of a job's page."""
+TEST_SCORES: Final = _in_order({name: info.test_score for name, info in METRICS.items()})
+"""The scores on the test part of the data, most important first."""
+NOT_DIGESTED: Final = frozenset({"test_count", *(name for name, info in METRICS.items() if not info.digested)})
+"""What reports of epochs and test scores have beside what result digests and reproductions cover. ``test_count`` is
+no metric, but the number of scored examples."""
+
+
+_DECLARED: Final = frozenset({"line", "tile", "test_score", "digested"})
+"""What declares the tables above, and is not for the page."""
 
 
 def describe(name: str) -> MetricInfo:
@@ -147,13 +142,14 @@ def _rounded(value: float) -> int:
 
 def documents() -> dict[str, dict[str, Any]]:
     """All metrics and resources as JSON documents, for the page, with the chart and the place in a summary of each."""
-    charts = {name: (rank, chart) for rank, chart in enumerate(CHARTS) for name in chart.names}
+    charts = {name: (rank, chart) for rank, (chart, names) in enumerate(CHARTS.items()) for name in names}
     keys: dict[str, int] = {}
     for names in KEY_METRICS.values():
         for rank, name in enumerate(names):
             keys.setdefault(name, rank)
     return {
-        name: asdict(info) | {"chart": chart.title, "place": chart.place, "rank": rank, "key": keys.get(name)}
+        name: {field: value for field, value in asdict(info).items() if field not in _DECLARED}
+        | {"chart": chart.title, "place": chart.place, "rank": rank, "key": keys.get(name)}
         for name, info in (METRICS | RESOURCES).items()
-        for rank, chart in [charts.get(name) or (len(CHARTS), Chart(info.label, ()))]
+        for rank, chart in [charts.get(name) or (len(CHARTS), Chart(info.label))]
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.schema.metrics import Goal, MetricInfo
+from service.schema.metrics import Chart, Goal, MetricInfo, Place
 
+_ACCURACY: Final = Chart("accuracy", Place.MAIN)
+_OTHERS: Final = Chart("balanced accuracy, F1, ROC AUC")
 METRICS: Final = {
     "train_accuracy": MetricInfo(
         "train accuracy",
@@ -13,6 +15,8 @@ METRICS: Final = {
         percent=True,
         goal=Goal.MAXIMIZE,
         series=1,
+        chart=_ACCURACY,
+        tile=5,
     ),
     "val_accuracy": MetricInfo(
         "val accuracy",
@@ -20,6 +24,8 @@ METRICS: Final = {
         percent=True,
         goal=Goal.MAXIMIZE,
         series=2,
+        chart=_ACCURACY,
+        tile=1,
     ),
     "val_balanced_accuracy": MetricInfo(
         "val balanced accuracy",
@@ -27,6 +33,8 @@ METRICS: Final = {
         percent=True,
         goal=Goal.MAXIMIZE,
         series=3,
+        chart=_OTHERS,
+        digested=False,
     ),
     "val_macro_f1": MetricInfo(
         "val macro F1",
@@ -34,12 +42,16 @@ METRICS: Final = {
         percent=True,
         goal=Goal.MAXIMIZE,
         series=4,
+        chart=_OTHERS,
+        digested=False,
     ),
     "val_log_loss": MetricInfo(
         "val log loss",
         "Mean negative logarithm of the probability of the true class, without label smoothing or class weights.",
         goal=Goal.MINIMIZE,
         series=3,
+        chart=Chart("log loss"),
+        digested=False,
     ),
     "val_roc_auc": MetricInfo(
         "val ROC AUC",
@@ -47,6 +59,9 @@ METRICS: Final = {
         percent=True,
         goal=Goal.MAXIMIZE,
         series=5,
+        chart=_OTHERS,
+        tile=7,
+        digested=False,
     ),
     "test_accuracy": MetricInfo(
         "test accuracy",
@@ -54,5 +69,6 @@ METRICS: Final = {
         percent=True,
         goal=Goal.MAXIMIZE,
         series=3,
+        test_score=1,
     ),
 }

@@ -57,7 +57,7 @@ def test_the_palette_is_that_of_the_pages_light_theme() -> None:
 
 
 def test_metrics_that_share_a_chart_differ_in_colour() -> None:
-    for title, names, _ in metric_info.CHARTS:
+    for chart, names in metric_info.CHARTS.items():
         for kind in metric_info.KEY_METRICS:
             own = [name for name in names if kind in describe(name).kinds and name in metric_info.METRICS]
-            assert len({describe(name).series for name in own}) == len(own), title
+            assert len({describe(name).series for name in own}) == len(own), chart.title
