@@ -216,6 +216,12 @@ class JobNotFound(ServiceError, LookupError):
         self.job_id = job_id
 
 
+class ModelNotFound(ServiceError, LookupError):
+    """A reference to a model, a version or an alias names nothing, or what belongs to another owner."""
+
+    code = "model_not_found"
+
+
 class SweepNotFound(ServiceError, LookupError):
     """No sweep has this id, or it belongs to another owner."""
 

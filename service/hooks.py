@@ -57,6 +57,27 @@ class JobChanged(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NamedCheckpoint:
+    """A checkpoint that a feature has given a name."""
+
+    name: str
+    """It means this checkpoint forever: ``digits:3``."""
+    job_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unowned:
+    """Objects of a feature that may have no owner, because they were created while keys were not required."""
+
+    name: str
+    """Of one: ``model``."""
+    count: Callable[[Session], int]
+    adopt: Callable[[Session, str], int]
+    """Gives all to an owner, and returns their number. Jobs, which it may not lock, have their owner already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
     """What a feature does in transactions of the kernel; ``None``: nothing."""
 
@@ -65,6 +86,8 @@ class Hooks:
     adopted: Callable[[Session, str], None] | None = None
     before_deletion: Callable[[Session, Collection[str]], None] | None = None
     kept_epochs: Callable[[SQLColumnExpression[str]], Select[int]] | None = None
+    unowned: Unowned | None = None
+    resolve: Callable[[Session, str, str | None], NamedCheckpoint | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +157,11 @@ def adopted(session: Session, owner: str) -> None:
             hooks.adopted(session, owner)
 
 
+def unowned() -> list[Unowned]:
+    """The objects of features that may have no owner."""
+    return [hooks.unowned for hooks in load() if hooks.unowned is not None]
+
+
 def before_deletion(session: Session, job_ids: Collection[str]) -> None:
     """In this transaction, jobs are deleted, whose rows are locked.
 
@@ -148,6 +176,17 @@ def before_deletion(session: Session, job_ids: Collection[str]) -> None:
 def kept_epochs(job_id: SQLColumnExpression[str]) -> list[Select[int]]:
     """The epochs of a job whose checkpoints features need, a query each: neither they nor the job expire."""
     return [hooks.kept_epochs(job_id) for hooks in load() if hooks.kept_epochs is not None]
+
+
+def resolve(session: Session, reference: str, *, owner: str | None) -> NamedCheckpoint | None:
+    """The checkpoint that a reference means now, which is not the id of a job; ``None``: no feature has references of
+    this form.
+
+    Raises:
+        ModelNotFound: it means none of this owner.
+    """
+    found = (hooks.resolve(session, reference, owner) for hooks in load() if hooks.resolve is not None)
+    return next((named for named in found if named is not None), None)
 
 
 @functools.cache

@@ -1,9 +1,9 @@
-"""Jobs, datasets, sweeps and models without an owner: they were created while keys were not required."""
+"""Jobs, datasets, sweeps and objects of features without an owner: they were created while keys were not required."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, defer
@@ -14,7 +14,6 @@ from service.access.audit import Actor, AuditAction
 from service.errors import OwnerNotFound
 from service.states import TERMINAL
 from service.storage.database import Database, locking, now_ms
-from service.storage.model_tables import Model
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Idempotency, Job, Upload
 from service.wording import counted, listed
@@ -22,29 +21,37 @@ from service.wording import counted, listed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptionCounts:
-    """Numbers of jobs, datasets (by name), sweeps and models that have no owner, or that were given to one."""
+    """Numbers of jobs, datasets (by name), sweeps and more that have no owner, or that were given to one."""
 
     jobs: int
     datasets: int
     sweeps: int
-    models: int = 0
+    of_features: Mapping[str, int]
+    """By the name of one."""
+
+    @property
+    def _by_name(self) -> dict[str, int]:
+        return {"job": self.jobs, "dataset": self.datasets, "sweep": self.sweeps, **self.of_features}
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.datasets or self.sweeps or self.models)
+        return any(self._by_name.values())
 
     def __str__(self) -> str:
-        counts = (self.jobs, "job"), (self.datasets, "dataset"), (self.sweeps, "sweep"), (self.models, "model")
-        return listed(counted(number, noun) for number, noun in counts if number)
+        return listed(counted(number, name) for name, number in self._by_name.items() if number)
+
+    def document(self) -> dict[str, int]:
+        """As JSON: by the plural of each name."""
+        return {f"{name}s": number for name, number in self._by_name.items()}
 
 
 def count(session: Session) -> AdoptionCounts:
-    """How many jobs, datasets, sweeps and models have no owner."""
+    """What has no owner."""
     unowned = (Upload.owner == "", Upload.deleted_ms.is_(None))
     return AdoptionCounts(
         jobs=session.scalar(select(func.count()).select_from(Job).where(Job.owner.is_(None))) or 0,
         datasets=session.scalar(select(func.count(Upload.name.distinct())).where(*unowned)) or 0,
         sweeps=session.scalar(select(func.count()).select_from(Sweep).where(Sweep.owner.is_(None))) or 0,
-        models=session.scalar(select(func.count()).select_from(Model).where(Model.owner == "")) or 0,
+        of_features={item.name: item.count(session) for item in hooks.unowned()},
     )
 
 
@@ -88,25 +95,13 @@ def adopt(
         session.execute(delete(Idempotency).where(Idempotency.owner == "", Idempotency.key.in_(owned)))
         session.execute(update(Idempotency).where(Idempotency.owner == "").values(owner=owner))
         left = count(session).datasets
-        models = _transfer_models(session, owner)
-        adopted = AdoptionCounts(jobs=len(jobs), datasets=datasets - left, sweeps=len(sweep_ids), models=models)
+        of_features = {item.name: item.adopt(session, owner) for item in hooks.unowned()}
+        adopted = AdoptionCounts(
+            jobs=len(jobs), datasets=datasets - left, sweeps=len(sweep_ids), of_features=of_features
+        )
         if adopted:
-            audit.record(session, by, AuditAction.ADOPT, owner, **asdict(adopted))
+            audit.record(session, by, AuditAction.ADOPT, owner, **adopted.document())
     return adopted
-
-
-def _transfer_models(session: Session, owner: str) -> int:
-    """Change the owner of models; returns their number. One whose name the owner has already gets a number added."""
-    taken = set(session.scalars(select(Model.name).where(Model.owner == owner)))
-    rows = session.scalars(locking(select(Model).where(Model.owner == "").order_by(Model.id))).all()
-    for row in rows:
-        stem, number = row.name[:56], 2
-        while row.name in taken:
-            row.name, number = f"{stem}-{number}", number + 1
-        taken.add(row.name)
-        row.owner = owner
-    session.flush()
-    return len(rows)
 
 
 def _transfer_datasets(session: Session, owner: str) -> None:

@@ -16,7 +16,7 @@ from service.access.audit import Actor, AuditAction
 from service.application import gates
 from service.application.gates import Gate
 from service.application.gates.kinds import Finding
-from service.errors import Busy, Fault, SpecError
+from service.errors import Busy, Fault, ModelNotFound, SpecError
 from service.hooks import Happening, HappeningKind
 from service.jobs.queries import lookup
 from service.jobs.request_bodies import Note, Which
@@ -25,7 +25,6 @@ from service.models.registry.errors import (
     AliasMoved,
     GateFailed,
     ModelGuarded,
-    ModelNotFound,
     NoEarlierVersion,
     NotApprovable,
     VersionInUse,

@@ -8,11 +8,9 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from service import kinds
-from service.errors import ArtifactNotFound, JobNotFound
+from service import hooks, kinds
+from service.errors import ArtifactNotFound, JobNotFound, ModelNotFound
 from service.jobs.queries import lookup
-from service.models.registry import queries
-from service.models.registry.errors import ModelNotFound
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Job
 
@@ -28,7 +26,7 @@ class Model:
     """The checkpoint that a reference names.
 
     Attributes:
-        version: ``digits:3``, of a registered model.
+        version: the name that it keeps, such as ``digits:3``, if the reference was not the id of a job.
     """
 
     job: Job
@@ -58,13 +56,12 @@ def resolve(session: Session, reference: str, *, owner: str | None) -> Model:
 
 
 def _named(session: Session, reference: str, owner: str | None) -> tuple[Job, str, str | None]:
-    """The job that a reference means, which of its checkpoints, and the version of a registered model."""
+    """The job that a reference means, which of its checkpoints, and the name that it keeps."""
     if (match := _JOB.fullmatch(reference)) is not None:
         try:
             return lookup.get(session, match[1], owner=owner), match[2] or "best", None
         except JobNotFound as error:
             raise ModelNotFound(f"there is no job {match[1]!r}") from error
-    if queries.Reference.parse(reference) is None:
+    if (named := hooks.resolve(session, reference, owner=owner)) is None:
         raise ModelNotFound(f"is not a reference to a model: give {NOTATION}")
-    model, version = queries.resolve(session, reference, owner=owner)
-    return lookup.get(session, version.job_id), str(version.epoch), f"{model.name}:{version.version}"
+    return lookup.get(session, named.job_id), str(named.epoch), named.name

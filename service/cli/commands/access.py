@@ -268,7 +268,7 @@ def adopt(owner: str, as_json: bool) -> None:
         adopted = adoption.adopt(database, owner, also_known=settings_owners, by=operator())
     nothing = "nothing to do: no job, dataset or sweep without an owner can be adopted now"
     text = f"{owner} now owns {adopted} that had no owner" if adopted else nothing
-    _print({"owner": owner} | asdict(adopted), text, as_json=as_json)
+    _print({"owner": owner} | adopted.document(), text, as_json=as_json)
 
 
 def _print(document: Mapping[str, Any], text: str, *, as_json: bool, note: str = "") -> None:

@@ -15,7 +15,7 @@ from service.application.specs import DATASET, Forecast, SpecChecks, priority_fa
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
-from service.errors import Fault, SpecError
+from service.errors import Fault, ModelNotFound, SpecError
 from service.jobs.queries.estimates import Estimate, TrainingCost
 from service.jobs.submissions import Submission
 from service.kinds.kind import Ability
@@ -23,7 +23,6 @@ from service.kinds.prediction.spec import PinnedModel, PredictedPart, Prediction
 from service.models import references
 from service.models.compatibility import columns_of, misfits
 from service.models.references import Model
-from service.models.registry.errors import ModelNotFound
 from service.schema import costs
 from service.schema.layer_shapes import Network
 from service.spec import validation

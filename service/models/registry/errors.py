@@ -8,12 +8,6 @@ from typing import Any
 from service.errors import ServiceError
 
 
-class ModelNotFound(ServiceError, LookupError):
-    """There is no such model, version or alias, or it belongs to another owner."""
-
-    code = "model_not_found"
-
-
 class VersionInUse(ServiceError):
     """An alias holds the version."""
 

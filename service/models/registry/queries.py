@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from service.models.registry.errors import ModelNotFound
+from service.errors import ModelNotFound
 from service.models.registry.names import LATEST, NAME
 from service.runtime import cursors
 from service.storage.database import locking

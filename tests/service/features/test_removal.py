@@ -26,12 +26,14 @@ from tapeline import Client
 
 spec = {"kind": "classifier", "dataset": "iris", "epochs": 2, "layers": [{"units": 3, "activation": "softmax"}]}
 with LocalStack(Settings.from_env(os.environ, cores=1)) as running, Client(running.url) as client:
-    status = client.submit(spec).wait(timeout_s=120).status
-    job = next(client.jobs())["id"]
+    trained = client.submit(spec).wait(timeout_s=120)
+    status, job = trained.status, trained.id
+    prediction = {"kind": "prediction", "model": job, "dataset": "iris"}
+    predicted = client.submit(prediction).wait(timeout_s=120).status
     pages = ["/", f"/ui/jobs/{job}", "/ui/usage", "/docs"]
     statuses = [httpx.get(running.url + page, headers={"Accept": "text/html"}).status_code for page in pages]
     paths = [*httpx.get(running.url + "/openapi.json").json()["paths"]]
-print(json.dumps({"job": status, "pages": statuses, "paths": paths, "commands": [*COMMANDS]}))
+print(json.dumps({"job": status, "prediction": predicted, "pages": statuses, "paths": paths, "commands": [*COMMANDS]}))
 """
 
 
@@ -65,7 +67,7 @@ def test_without_a_feature_the_service_starts_a_job_trains_and_pages_are_shown(n
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["job"] == "succeeded"
+    assert found["job"] == found["prediction"] == "succeeded"
     assert set(found["pages"]) == {200}
     feature = next(item for item in installed() if item.name == name)
     assert len(found["paths"]) > 100
