@@ -10,7 +10,7 @@ from service.features.registry.errors import JobRegistered
 
 FEATURE: Final = Feature(
     name="registry",
-    rooms=(Room.HOOKS,),
+    rooms=(Room.HOOKS, Room.OPERATIONS),
     worker_privileges={
         "model_versions": "SELECT (model_id, version, job_id, epoch)",  # a commit keeps the checkpoints of versions
     },

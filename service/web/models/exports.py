@@ -25,7 +25,6 @@ from service.web.http.queries import Query, Text, WhichCheckpoint
 from service.web.inference import exporting, loading
 from service.web.jobs.plots import draw_curves
 from service.web.models import certificates
-from service.web.models.registry import use_version
 
 blueprint: Final = Blueprint("exports", __name__)
 
@@ -33,7 +32,7 @@ TAG: Final = "Files"
 TARGET: Final = PathParameter("target", f"One of {', '.join(f'`{kind}`' for kind in EXPORTS)}.", "onnx")
 
 
-_PROBLEMS: Final = (
+PROBLEMS: Final = (
     *downloads.PROBLEMS,
     "not_yet",
     "not_certifiable",
@@ -47,7 +46,7 @@ _PROBLEMS: Final = (
     "busy",
 )
 License = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}$")]
-_LICENSE: Final = Field(
+LICENSE: Final = Field(
     None,
     description="License of the model, an SPDX identifier such as `mit`, for the model card of `huggingface`. "
     "Default: that of the dataset.",
@@ -65,7 +64,7 @@ class ExportQuery(Query):
     checkpoint: WhichCheckpoint = Field(
         "best", description="`best`, `latest`, or an epoch number. `tensorboard` always has all epochs."
     )
-    license: License | None = _LICENSE
+    license: License | None = LICENSE
     v: Text | None = Field(None, description="Ignored; a new value makes a browser load the file again.")
 
 
@@ -75,7 +74,7 @@ class ExportQuery(Query):
     "application/zip",
     query=ExportQuery,
     **downloads.SAVED,
-    problems=_PROBLEMS,
+    problems=PROBLEMS,
     is_shown_by_links=_is_shown_by_links,
 )
 def export(job_id: str, target: str, query: ExportQuery) -> Response:
@@ -88,31 +87,11 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     folder of `GET /jobs/{job_id}/certificate`. An export is made once and kept with the job's files.
     """
     loading.job_of(job_id, Ability.EXPORT)  # first: another owner's job is a 404 for any format
-    return _export(job_id, target, query)
+    return send_export(job_id, target, query)
 
 
-class ModelExportQuery(Query):
-    """Under which license to export."""
-
-    license: License | None = _LICENSE
-
-
-@blueprint.get("/models/<reference>/export/<target>")
-@endpoint(
-    TAG,
-    "application/zip",
-    query=ModelExportQuery,
-    **downloads.SAVED,
-    problems=("model_not_found", *_PROBLEMS),
-)
-def export_by_model(reference: str, target: str, query: ModelExportQuery) -> Response:
-    """Export a version of a model, named as `digits@champion` or `digits:3`, as `GET /jobs/{job_id}/export/{target}`
-    does. The header `Tapeline-Model` has the version."""
-    version = use_version(reference)
-    return _export(version.job_id, target, ExportQuery(checkpoint=str(version.epoch), license=query.license))
-
-
-def _export(job_id: str, target: str, query: ExportQuery) -> Response:
+def send_export(job_id: str, target: str, query: ExportQuery) -> Response:
+    """The response with an export."""
     find = partial(_find, job_id, _format(target), query, actor())
     return downloads.send_artifact(core().artifacts, find, cache=downloads.ASK)
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from flask import Blueprint, Response, after_this_request, request
+from flask import Blueprint, Response, request
 from pydantic import Field
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
@@ -30,7 +30,6 @@ from service.storage.model_tables import Model, ModelAlias, ModelVersion
 from service.storage.tables import Epoch, Job
 from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor, named_owner, sees_all
-from service.web.http import problems
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.path_parameters import PathParameter
 from service.web.http.problems import Problem
@@ -55,9 +54,6 @@ TAG: Final = "Models"
 MODEL_NAME: Final = PathParameter("model_name", "The name of a model.", "digits")
 VERSION: Final = PathParameter("version", "The number of a version.", "3")
 ALIAS: Final = PathParameter("alias", "An alias of a model, such as `champion`.", "champion", sign="@")
-REFERENCE: Final = PathParameter(
-    "reference", "A version of a model: `digits@champion`, `digits@latest` or `digits:3`.", "digits@champion"
-)
 _NOT_FOUND: Final = ("model_not_found", "owner_not_found")
 _MOVING: Final = (*_NOT_FOUND, "precondition_failed")
 _IF_MATCH: Final = ("If-Match", "If-None-Match")
@@ -439,35 +435,3 @@ def _metrics(session: Session, rows: Sequence[ModelVersion]) -> dict[tuple[str, 
             own |= {name: scores[name] for name in TEST_SCORES if name in scores}
         metrics[row.model_id, row.version] = own
     return metrics
-
-
-def use_version(reference: str) -> ModelVersion:
-    """The version that a reference means now, of the models that the current request may read. The response will name
-    it in ``Tapeline-Model``.
-
-    Raises:
-        ModelNotFound: it means none.
-    """
-    with core().database.read() as session:
-        model, version = queries.resolve(session, reference, owner=owner())
-
-    @after_this_request
-    def name_version(response: Response) -> Response:
-        response.headers["Tapeline-Model"] = f"{model.name}:{version.version}"
-        return response
-
-    return version
-
-
-def at_version(document: Any, version: ModelVersion) -> Any:
-    """The body of a request with the checkpoint of a version.
-
-    Raises:
-        Problem: it names a checkpoint itself.
-    """
-    if not isinstance(document, dict):
-        return document
-    if "checkpoint" in document:
-        detail = "a version of a model is one checkpoint: leave it out, or send the request to the job"
-        raise problems.invalid_input([Fault(pointer="#/checkpoint", detail=detail, code="unknown_field")])
-    return document | {"checkpoint": version.epoch}

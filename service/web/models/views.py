@@ -36,7 +36,6 @@ from service.web.inference import generation, loading, predictions
 from service.web.inference.generation import Generated
 from service.web.inference.loading import dataset_of, job_of
 from service.web.inference.predictions import Predicted, PredictedFile
-from service.web.models.registry import at_version, use_version
 from service.wording import rounded
 
 blueprint: Final = Blueprint("inference", __name__)
@@ -177,43 +176,21 @@ def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
     """
     job = job_of(job_id, Ability.PREDICT)
     if document is None:
-        return _predict_file(job, query.checkpoint or "best")
+        return predict_file(job, query.checkpoint or "best")
     if query.checkpoint is not None:
         raise problems.invalid_parameter("checkpoint", "is for files; in JSON, it is a field of the body")
-    return _predict(job, document)
+    return predict_json(job, document)
 
 
-@blueprint.post("/models/<reference>/predict")
-@endpoint(
-    TAG,
-    PredictAnswer,
-    document=PredictRequest,
-    file_media=(downloads.OCTETS, CSV, "text/tab-separated-values"),
-    invalid_body="invalid_input",
-    problems=("model_not_found", *loading.PROBLEMS, "too_slow", "too_many_uploads"),
-    scope=Scope.READ,
-    other_media=(CSV,),
-)
-def predict_by_model(reference: str, document: Any) -> Result:
-    """Predict with a version of a model, named as `digits@champion` or `digits:3`. The header `Tapeline-Model` has the
-    version that was used.
-
-    Body and response are those of `POST /jobs/{job_id}/predict`, without `checkpoint`.
-    """
-    version = use_version(reference)
-    job = job_of(version.job_id, Ability.PREDICT)
-    if document is None:
-        return _predict_file(job, str(version.epoch))
-    return _predict(job, at_version(document, version))
-
-
-def _predict(job: Job, document: Any) -> Result:
+def predict_json(job: Job, document: Any) -> Result:
+    """The response to a JSON body, not validated yet."""
     body = _validate(PredictRequest, document)
     info = dataset_of(job)
     return _predict_answer(job, predictions.predict(job, body, info), info)
 
 
-def _predict_file(job: Job, checkpoint: str) -> Result:
+def predict_file(job: Job, checkpoint: str) -> Result:
+    """The response to the file of the current request."""
     info, quotas, sender = dataset_of(job), core().quotas, owner()
     as_csv = request.accept_mimetypes.best_match(["application/json", CSV]) == CSV
     with ExitStack() as stack:
@@ -312,31 +289,11 @@ def generate(job_id: str, document: Any) -> Result:
     true` in its spec; without it, the classes take turns. `format` is `png` (each image in base64), `array`
     (numbers in [0, 1]), `grid` (the response is one PNG) or `film` (the response is an animated GIF).
     """
-    return _generate(job_of(job_id, Ability.GENERATE), document)
+    return generate_json(job_of(job_id, Ability.GENERATE), document)
 
 
-@blueprint.post("/models/<reference>/generate")
-@endpoint(
-    TAG,
-    GenerateAnswer,
-    document=GenerateRequest,
-    invalid_body="invalid_input",
-    problems=("model_not_found", *loading.PROBLEMS),
-    scope=Scope.READ,
-    other_media=("image/png", "image/gif"),
-    other_responses={200: "A PNG with `format=grid`, a GIF with `format=film`."},
-)
-def generate_by_model(reference: str, document: Any) -> Result:
-    """Generate images with a version of a model, named as `faces@champion` or `faces:3`. The header `Tapeline-Model`
-    has the version that was used.
-
-    Body and response are those of `POST /jobs/{job_id}/generate`, without `checkpoint`.
-    """
-    version = use_version(reference)
-    return _generate(job_of(version.job_id, Ability.GENERATE), at_version(document, version))
-
-
-def _generate(job: Job, document: Any) -> Result:
+def generate_json(job: Job, document: Any) -> Result:
+    """The response to a JSON body, not validated yet."""
     body = _validate(GenerateRequest, document)
     generated = generation.generate(job, body, dataset_of(job))
     with slots.hold(slots.DRAWING):
