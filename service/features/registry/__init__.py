@@ -10,7 +10,7 @@ from service.features.registry.errors import JobRegistered
 
 FEATURE: Final = Feature(
     name="registry",
-    rooms=(Room.HOOKS, Room.OPERATIONS),
+    rooms=(Room.HOOKS, Room.OPERATIONS, Room.PAGES),
     worker_privileges={
         "model_versions": "SELECT (model_id, version, job_id, epoch)",  # a commit keeps the checkpoints of versions
     },

@@ -10,8 +10,11 @@ from typing import Any
 from flask import Blueprint
 from sqlalchemy.orm import Session
 
+from service import declarations
 from service.access.shares import Shared
+from service.declarations import Room
 from service.errors import TokenRefused
+from service.storage.tables import Job
 from service.web.core.core import Core
 
 
@@ -39,6 +42,16 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobPart:
+    """What a feature adds to the page of a job."""
+
+    template: str
+    """With the macros ``button(checkpoints)``, ``note(found)`` and ``dialog()``."""
+    read: Callable[[Session, Job], object]
+    """What ``note`` shows about a job. Share links show none: it may be of other objects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pages:
     """The pages of a feature."""
 
@@ -46,6 +59,7 @@ class Pages:
     linked: tuple[Page, ...] = ()
     actions: str = ""
     """A template with the macros ``button()`` and ``dialog(path, noun)``, for pages of jobs, sweeps and comparisons."""
+    of_job: JobPart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,4 +95,16 @@ def navigation(of_features: Sequence[Pages]) -> dict[str, Any]:
         return [page for page in pages if page.below == address]
 
     actions = tuple(item.actions for item in of_features if item.actions)
-    return {"section_of": section_of, "pages_below": pages_below, "actions_of_features": actions}
+    on_jobs = tuple(item.of_job.template for item in of_features if item.of_job is not None)
+    return {
+        "section_of": section_of,
+        "pages_below": pages_below,
+        "actions_of_features": actions,
+        "features_on_jobs": on_jobs,
+    }
+
+
+def read_for_job(session: Session, job: Job) -> dict[str, object]:
+    """What features show about a job, by their templates."""
+    of_features = declarations.load(Room.PAGES, Pages)
+    return {item.of_job.template: item.of_job.read(session, job) for item in of_features if item.of_job is not None}

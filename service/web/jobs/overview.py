@@ -15,7 +15,6 @@ from service.jobs import events, leases, worker_registry
 from service.jobs.events import EventFilter, EventType
 from service.jobs.queries import files, folds, lookup, queue
 from service.jobs.worker_registry import Impediment
-from service.models.registry.of_jobs import registrations
 from service.runtime.settings import Settings
 from service.spec.metric_info import TILES
 from service.states import TERMINAL, Reason, Status
@@ -23,6 +22,7 @@ from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Epoch, Event, Job
 from service.web.core.core import core, owner, read_job
+from service.web.core.rooms import read_for_job
 from service.web.gate.access_checks import identity, is_shared, share_link
 from service.web.http.queries import ModelName
 from service.web.inference.loading import class_names, dataset_or_none, is_table
@@ -88,7 +88,7 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         has_folds = row.fold_group is not None and not is_alone
         fold_jobs = folds.jobs(session, str(row.fold_group), owner=owner()) if has_folds else []
         children, children_count = lookup.children(session, job_id, owner=owner(), limit=_MAX_SHOWN_CHILDREN)
-        registered = registrations(session, job_id) if not is_alone else []
+        of_features = read_for_job(session, row) if not is_alone else {}
         impediment = _impediment(session, row, core().settings) if not is_alone else None
         wait = _wait(session, row) if impediment is None else None
         reason = events.reason_to_wait(session, row)
@@ -98,7 +98,7 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         "budget_s": row.budget_seconds,
         "is_budget_spent": (row.status == Status.FAILED or reason is Reason.BUDGET) and leases.is_budget_spent(row),
         "facts": _facts(row, samples, resumed),
-        "registered": registered,
+        "of_features": of_features,
         "impediment": impediment,
         "took": (row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
         "shown": shown,

@@ -2,9 +2,7 @@
 import { $, announce, capital, sentence } from "../common/dom.js";
 import { call, callAll, change } from "../common/api.js";
 import { confirmed, onSubmit, showFaults } from "../common/dialogs.js";
-import { wireRegister } from "../models/register.js";
 import { checkpointOptions } from "../common/job-facts.js";
-import { shownCheckpoint } from "./model.js";
 
 const DONE = { cancel: "Cancelling", pause: "Pausing", resume: "Queued", retry: "Queued" };
 
@@ -42,7 +40,7 @@ export function wireActions(job, onedit, onchange) {
   wireBudget(job, onchange);
   wireEdit(job, onedit);
   wireStar(job, onedit);
-  wireRegister(job, shownCheckpoint, onedit);
+  document.addEventListener("job-edited", onedit); // by scripts of features
 }
 
 // from: the epoch of the preselected checkpoint (default: the newest).
