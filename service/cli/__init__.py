@@ -54,7 +54,6 @@ _OF_KERNEL: Final = {
         "inference",
         "Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.",
     ),
-    "models": ("models.registry", "List models; register versions, and move aliases under gates."),
     "certify": (
         "models.certificates",
         "Download a certificate of a job: its checkpoint, signed, with its provenance.",

@@ -36,7 +36,6 @@ from service.runtime import server_promises
 from service.runtime.files.private_files import create_private
 from service.storage import (  # noqa: F401 - add their tables to Base.metadata
     file_tables,
-    model_tables,
     owner_tables,
     sweep_tables,
 )

@@ -1,5 +1,4 @@
-"""The registry of models: named versions of jobs' checkpoints. Its endpoints and rules are still in ``web/models``,
-``application`` and ``models/registry``."""
+"""The registry of models: named versions of jobs' checkpoints, and aliases that move under gates."""
 
 from __future__ import annotations
 
@@ -10,9 +9,10 @@ from service.features.registry.errors import JobRegistered
 
 FEATURE: Final = Feature(
     name="registry",
-    rooms=(Room.HOOKS, Room.OPERATIONS, Room.PAGES),
+    rooms=(Room.TABLES, Room.HOOKS, Room.OPERATIONS, Room.PAGES, Room.COMMANDS),
     worker_privileges={
         "model_versions": "SELECT (model_id, version, job_id, epoch)",  # a commit keeps the checkpoints of versions
     },
+    commands=Entries("export", {"models": "List models; register versions, and move aliases under gates."}),
     problems=Entries("version_in_use", problems_of(JobRegistered)),
 )

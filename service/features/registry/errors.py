@@ -1,10 +1,69 @@
-"""The errors of the registry that the kernel meets."""
+"""Why something cannot be done with a model, a version or an alias."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from service.errors import DeletionRefused, ProblemKind
+from service.errors import DeletionRefused, ProblemKind, ServiceError
+
+
+class VersionInUse(ServiceError):
+    """An alias holds the version."""
+
+    code = "version_in_use"
+
+    def __init__(self, reference: str, aliases: Sequence[str]) -> None:
+        held = ", ".join(f"@{alias}" for alias in aliases)
+        super().__init__(f"{reference} is held by {held}: move or remove the alias first")
+        self.members = {"aliases": list(aliases)}
+
+
+class ModelGuarded(ServiceError):
+    """Aliases of the model have gates, which only an admin may remove."""
+
+    code = "version_in_use"
+
+    def __init__(self, name: str, aliases: Sequence[str]) -> None:
+        guarded = ", ".join(f"@{alias}" for alias in aliases)
+        super().__init__(f"the model {name!r} has gates at {guarded}: an admin has to set them to an empty list first")
+        self.members = {"aliases": list(aliases)}
+
+
+class GateFailed(ServiceError):
+    """A version does not meet the gates of an alias."""
+
+    code = "gate_failed"
+
+    def __init__(self, reference: str, alias: str, findings: Sequence[Mapping[str, Any]]) -> None:
+        failed = [str(finding["sentence"]).rstrip(".") for finding in findings if not finding["passed"]]
+        super().__init__(
+            f"{reference} does not meet {len(failed)} of {len(findings)} gates of @{alias}: {'; '.join(failed)}"
+        )
+        self.members = {"gates": list(findings)}
+
+
+class AliasMoved(ServiceError):
+    """The alias was moved since the client read it."""
+
+    code = "precondition_failed"
+
+    def __init__(self, alias: str, version: int | None, seq: int) -> None:
+        state = "holds no version" if version is None else f"holds version {version}"
+        super().__init__(f"the alias was moved since you read it: @{alias} now {state}, by move {seq}")
+        self.members = {"version": version, "seq": seq}
+
+
+class NoEarlierVersion(ServiceError):
+    """An alias cannot be rolled back."""
+
+    code = "no_earlier_version"
+
+
+class NotApprovable(ServiceError):
+    """This key cannot approve the version."""
+
+    code = "not_approvable"
 
 
 class JobRegistered(DeletionRefused):

@@ -9,11 +9,11 @@ from typing import Final
 from sqlalchemy import Select, SQLColumnExpression, func, select
 from sqlalchemy.orm import Session
 
+from service.features.registry import queries
 from service.features.registry.errors import JobRegistered
+from service.features.registry.tables import Model, ModelVersion
 from service.hooks import Hooks, NamedCheckpoint, Unowned
-from service.models.registry import queries
 from service.storage.database import locking
-from service.storage.model_tables import Model, ModelVersion
 
 
 def _require_unregistered(session: Session, job_ids: Collection[str]) -> None:

@@ -9,9 +9,9 @@ from flask import Blueprint, Response, after_this_request
 from service.access.keys import Scope
 from service.application.models import GenerateRequest, PredictRequest
 from service.errors import Fault
+from service.features.registry import queries
+from service.features.registry.tables import ModelVersion
 from service.kinds.kind import Ability
-from service.models.registry import queries
-from service.storage.model_tables import ModelVersion
 from service.web.core.core import core, owner
 from service.web.http import downloads, problems
 from service.web.http.endpoint import Result, endpoint

@@ -7,10 +7,9 @@ from functools import partial
 from flask import Flask
 
 from service.application.models import Exports
-from service.application.registry import Registry
 from service.web.core.core import Core, provide
 from service.web.http import slots
-from service.web.models import certificates, evaluation, exports, pages, registry, views
+from service.web.models import certificates, evaluation, exports, views
 
 
 def register(app: Flask) -> None:
@@ -20,8 +19,6 @@ def register(app: Flask) -> None:
         evaluation.blueprint,
         evaluation.evaluation_blueprint,
         exports.blueprint,
-        registry.blueprint,
-        pages.blueprint,
         certificates.blueprint,
         certificates.keys_blueprint,
     ):
@@ -38,4 +35,4 @@ def attach(app: Flask, core: Core) -> None:
         signing_key=partial(certificates.signing_key, core),
         at_most=core.settings.quotas.artifacts,
     )
-    provide(app, model_exports, Registry(database=core.database, artifacts=core.artifacts))
+    provide(app, model_exports)

@@ -43,7 +43,7 @@ ALIAS = "/models/{model_name}/aliases/{alias}"
 CHANGES = {f"PUT {ALIAS}": ({"version": 1}, {"version": 1})}
 """A body that would change something, and one that changes nothing; by default, those of a job."""
 MOVING = {
-    f"DELETE {ALIAS}": "tests/service/web/models/test_registry.py removes and moves aliases",
+    f"DELETE {ALIAS}": "tests/service/features/registry/test_operations.py removes and moves aliases",
     f"POST {ALIAS}/rollback": "the same",
 }
 

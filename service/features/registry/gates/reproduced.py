@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from sqlalchemy import select
 
-from service.application.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
+from service.features.registry.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
 from service.jobs.actions import refutes
 from service.schema.base import StrictModel
 from service.states import TERMINAL, Status

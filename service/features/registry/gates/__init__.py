@@ -10,12 +10,12 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy.orm import Session
 
-from service.application.gates import approvals, better, certificate, metric, reproduced, size
-from service.application.gates.kinds import Checked, Document, Finding, GateKind
+from service.features.registry.gates import approvals, better, certificate, metric, reproduced, size
+from service.features.registry.gates.kinds import Checked, Document, Finding, GateKind
+from service.features.registry.tables import Model, ModelVersion
 from service.jobs.queries import lookup
 from service.schema.base import StrictModel, with_fields_of
 from service.storage.artifacts import ArtifactStore
-from service.storage.model_tables import Model, ModelVersion
 from service.wording import listed
 
 KINDS: Final = (metric.KIND, better.KIND, reproduced.KIND, certificate.KIND, size.KIND, approvals.KIND)

@@ -9,11 +9,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.access.keys import Scope
-from service.application.gates import gate_text
+from service.features.registry.gates import gate_text
+from tests.service.features.registry.test_operations import Submit, move, register, set_gates, train
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 from tests.service.web.core.quota_clients import client_of, keyed
 from tests.service.web.markup import one_line
-from tests.service.web.models.test_registry import Submit, move, register, set_gates, train
 
 HTML = {"Accept": "text/html"}
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from service.application.gates.kinds import Checked, Document, Finding, Form, GateKind
+from service.features.registry.gates.kinds import Checked, Document, Finding, Form, GateKind
 from service.schema.base import StrictModel
 from service.spec.fields import suggest_metric
 from service.spec.metric_info import METRICS, describe, number

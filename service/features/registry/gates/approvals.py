@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from service.application.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
-from service.models.registry import queries
+from service.features.registry import queries
+from service.features.registry.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
 from service.schema.base import StrictModel
 from service.wording import counted
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.models.registry import queries
-from service.storage.model_tables import Model, ModelVersion
+from service.features.registry import queries
+from service.features.registry.tables import Model, ModelVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

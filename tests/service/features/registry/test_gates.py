@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from service.application.gates import Gate
-from service.application.gates.better import seeds_of as better_seeds
-from service.application.gates.kinds import Finding
-from service.application.registry import MoveRequest, Registry, VersionRequest
 from service.errors import ServiceError
+from service.features.registry.errors import GateFailed
+from service.features.registry.gates import Gate
+from service.features.registry.gates.better import seeds_of as better_seeds
+from service.features.registry.gates.kinds import Finding
+from service.features.registry.registry import MoveRequest, Registry, VersionRequest
+from service.features.registry.tables import ModelAlias
 from service.jobs import actions
-from service.models.registry.errors import GateFailed
 from service.spec.validation import prefix_hash, resolve, resolved_hash
 from service.storage.database import Database
-from service.storage.model_tables import ModelAlias
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact, Epoch, Job
 from tests.conftest import sqlite_only

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from service.application.gates.kinds import Checked, Document, Finding, Form, GateKind
+from service.features.registry.gates.kinds import Checked, Document, Finding, Form, GateKind
 from service.schema.base import StrictModel
 from service.spec.metric_info import size
 

@@ -355,7 +355,7 @@ class _Gates(click.Command):
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write it."""
-        from service.application.gates import examples  # lazily: it loads the tables
+        from service.features.registry.gates import examples  # lazily: it loads the tables
 
         self.help = (self.help or "").replace("EXAMPLES", ", ".join(examples(is_markdown=False, with_defaults=False)))
         super().format_help_text(ctx, formatter)
@@ -392,7 +392,7 @@ def _texts(gates: Sequence[Mapping[str, Any]]) -> list[str]:
     """Gates in words."""
     if not gates:
         return []
-    from service.application.gates import gate_text  # lazily: it loads the tables
+    from service.features.registry.gates import gate_text  # lazily: it loads the tables
 
     return [gate_text(gate) for gate in gates]
 

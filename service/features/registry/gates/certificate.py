@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from service.application.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
 from service.errors import ArtifactNotFound
+from service.features.registry.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
 from service.jobs.queries import lookup
 from service.models.certificates import evidence as certificates
 from service.schema.base import StrictModel

@@ -13,15 +13,9 @@ from sqlalchemy.orm import Session
 from service import hooks
 from service.access import audit, keys
 from service.access.audit import Actor, AuditAction
-from service.application import gates
-from service.application.gates import Gate
-from service.application.gates.kinds import Finding
 from service.errors import Busy, Fault, ModelNotFound, SpecError
-from service.hooks import Happening, HappeningKind
-from service.jobs.queries import lookup
-from service.jobs.request_bodies import Note, Which
-from service.models.registry import queries
-from service.models.registry.errors import (
+from service.features.registry import gates, queries
+from service.features.registry.errors import (
     AliasMoved,
     GateFailed,
     ModelGuarded,
@@ -29,12 +23,17 @@ from service.models.registry.errors import (
     NotApprovable,
     VersionInUse,
 )
-from service.models.registry.names import LATEST, NAME, is_reserved
+from service.features.registry.gates import Gate
+from service.features.registry.gates.kinds import Finding
+from service.features.registry.names import LATEST, NAME, is_reserved
+from service.features.registry.tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
+from service.hooks import Happening, HappeningKind
+from service.jobs.queries import lookup
+from service.jobs.request_bodies import Note, Which
 from service.spec.schema import StrictModel
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
-from service.storage.model_tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
 from service.storage.tables import Job
 
 _MAX_EVALUATIONS: Final = 100

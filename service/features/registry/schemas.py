@@ -8,8 +8,8 @@ from typing import Any, Self
 from pydantic import Field
 
 from service import kinds
-from service.application.gates.kinds import Finding
-from service.storage.model_tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
+from service.features.registry.gates.kinds import Finding
+from service.features.registry.tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
 from service.web.http.schemas import Document, Metrics, ResponseModel, Timestamp
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.features.registry.tables import Model, ModelVersion
 from service.schema.base import StrictModel
 from service.storage.artifacts import ArtifactStore
-from service.storage.model_tables import Model, ModelVersion
 from service.storage.tables import Job
 
 Document = Mapping[str, Any]

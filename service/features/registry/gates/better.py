@@ -12,11 +12,12 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.application.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
 from service.datasets.info import version_name
+from service.features.registry import queries
+from service.features.registry.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
+from service.features.registry.names import NAME_PATTERN, is_reserved
+from service.features.registry.tables import ModelAlias, ModelVersion
 from service.jobs.queries import lookup
-from service.models.registry import queries
-from service.models.registry.names import NAME_PATTERN, is_reserved
 from service.schema.base import StrictModel
 from service.schema.metrics import Goal
 from service.spec.metric_info import TEST_SCORES, describe, number
@@ -25,7 +26,6 @@ from service.spec.validation import NOT_HASHED, prefix_hash, resolved_hash
 from service.states import TERMINAL, Status
 from service.statistics import CONFIDENCE
 from service.storage.database import visible
-from service.storage.model_tables import ModelAlias, ModelVersion
 from service.storage.tables import Job
 from service.sweeps.results.comparison import Comparison, compare_jobs
 from service.wording import counted, listed

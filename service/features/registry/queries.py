@@ -9,10 +9,10 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.errors import ModelNotFound
-from service.models.registry.names import LATEST, NAME
+from service.features.registry.names import LATEST, NAME
+from service.features.registry.tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
 from service.runtime import cursors
 from service.storage.database import locking
-from service.storage.model_tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
 
 _MAX_NAMED: Final = 20
 _KEY: Final = (ModelVersion.model_id, ModelVersion.version)
