@@ -12,6 +12,11 @@ class VersionInUse(ServiceError):
     """An alias holds the version."""
 
     code = "version_in_use"
+    kind = ProblemKind(
+        409,
+        "An alias holds the version, or has gates.",
+        "Move or remove the aliases listed in `aliases` first; to delete a model, also remove their gates.",
+    )
 
     def __init__(self, reference: str, aliases: Sequence[str]) -> None:
         held = ", ".join(f"@{alias}" for alias in aliases)
@@ -34,6 +39,13 @@ class GateFailed(ServiceError):
     """A version does not meet the gates of an alias."""
 
     code = "gate_failed"
+    kind = ProblemKind(
+        409,
+        "The version does not meet the gates of the alias.",
+        "`gates` has the evidence of each, and in `remedies` the requests that supply what it needs. An admin "
+        "can move the alias nevertheless, with `force` and a `reason`.",
+        "Each gate below shows its evidence and, where a request helps, a button that sends it.",
+    )
 
     def __init__(self, reference: str, alias: str, findings: Sequence[Mapping[str, Any]]) -> None:
         failed = [str(finding["sentence"]).rstrip(".") for finding in findings if not finding["passed"]]
@@ -58,12 +70,18 @@ class NoEarlierVersion(ServiceError):
     """An alias cannot be rolled back."""
 
     code = "no_earlier_version"
+    kind = ProblemKind(
+        409, "The alias held no other version before.", "`GET .../history` lists its moves. Move it instead."
+    )
 
 
 class NotApprovable(ServiceError):
     """This key cannot approve the version."""
 
     code = "not_approvable"
+    kind = ProblemKind(
+        409, "This key cannot approve the version.", "Approve with another key of the owner, or with one of an admin."
+    )
 
 
 class JobRegistered(DeletionRefused):

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from service.access.owners import display_names
 from service.features.registry import queries
 from service.features.registry.gates import forms, gate_text
-from service.features.registry.of_jobs import registrations
 from service.features.registry.operations import ModelListQuery, PageQuery, alias_item, model_items, version_items
 from service.features.registry.operations import show_list as list_models
 from service.features.registry.schemas import MoveItem
@@ -101,5 +100,5 @@ def _history(
 
 PAGES: Final = Pages(
     blueprint=blueprint,
-    of_job=JobPart(template="registry/job.html", read=lambda session, job: registrations(session, job.id)),
+    of_job=JobPart(template="registry/job.html", read=lambda session, job: queries.registrations(session, job.id)),
 )

@@ -1,8 +1,10 @@
-"""Look up models, their versions and aliases. A model belongs to one owner."""
+"""Look up models, their versions and aliases, and the versions that a job is registered as. A model belongs to one
+owner."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sqlalchemy import func, select, tuple_
@@ -191,3 +193,36 @@ def version_counts(session: Session, model_ids: Collection[str]) -> dict[str, in
     """The number of versions of each model that has any."""
     query = select(ModelVersion.model_id, func.count()).where(ModelVersion.model_id.in_(model_ids))
     return {row[0]: row[1] for row in session.execute(query.group_by(ModelVersion.model_id))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """A version that is a checkpoint of the job."""
+
+    name: str
+    version: int
+    epoch: int
+    aliases: Sequence[str]
+    """That hold it now."""
+
+    @property
+    def reference(self) -> str:
+        """``digits:3``."""
+        return f"{self.name}:{self.version}"
+
+
+def registrations(session: Session, job_id: str) -> list[Registration]:
+    """The versions that a job is registered as, by model and number."""
+    columns = (Model.id, Model.name, ModelVersion.version, ModelVersion.epoch)
+    query = select(*columns).join(ModelVersion, Model.id == ModelVersion.model_id).where(ModelVersion.job_id == job_id)
+    rows = session.execute(query.order_by(Model.name, ModelVersion.version)).all()
+    held = aliases(session, {row.id for row in rows})
+    return [
+        Registration(
+            name=row.name,
+            version=row.version,
+            epoch=row.epoch,
+            aliases=[item.alias for item in held if (item.model_id, item.version) == (row.id, row.version)],
+        )
+        for row in rows
+    ]

@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 
 from service import hooks
 from service.access import audit, keys
-from service.access.audit import Actor, AuditAction
+from service.access.audit import Actor
 from service.errors import Busy, Fault, ModelNotFound, SpecError
 from service.features.registry import gates, queries
+from service.features.registry.actions import ModelAction
 from service.features.registry.errors import (
     AliasMoved,
     GateFailed,
@@ -148,7 +149,7 @@ class Registry:
             )
             session.add(version)
             subject = f"{name}:{version.version}"
-            audit.record(session, by, AuditAction.REGISTER, subject, job=job.id, epoch=version.epoch)
+            audit.record(session, by, ModelAction.REGISTER, subject, job=job.id, epoch=version.epoch)
             return model, version, True
 
     def approve(
@@ -174,7 +175,7 @@ class Registry:
             row = ModelApproval(model_id=model.id, version=number, key_id=by.key_id, owner=by.owner or "")
             row.note, row.created_ms = request.note or None, session.scalar(select(now_ms())) or 0
             session.add(row)
-            audit.record(session, by, AuditAction.APPROVE, f"{name}:{number}")
+            audit.record(session, by, ModelAction.APPROVE, f"{name}:{number}")
 
     def evaluate(self, name: str, alias: str, number: int, *, owner: str | None = None) -> Evaluated:
         """Check a version against the gates of an alias, without moving it.
@@ -306,7 +307,7 @@ class Registry:
             model = queries.find(session, name, owner=owner, lock=True)
             row = _lock_alias(session, model, alias)
             row.gates = [gate.document() for gate in new]
-            audit.record(session, by, AuditAction.CHANGE_GATES, f"{name}@{alias}", gates=row.gates)
+            audit.record(session, by, ModelAction.CHANGE_GATES, f"{name}@{alias}", gates=row.gates)
 
     def delete_version(self, name: str, number: int, *, owner: str | None = None, by: Actor | None = None) -> None:
         """Delete a version; its job can be deleted then. Its number is not used again.
@@ -324,7 +325,7 @@ class Registry:
             session.delete(version)
             same = (ModelApproval.model_id == model.id, ModelApproval.version == number)
             session.execute(delete(ModelApproval).where(*same))
-            audit.record(session, by, AuditAction.DELETE_VERSION, f"{name}:{number}", job=version.job_id)
+            audit.record(session, by, ModelAction.DELETE_VERSION, f"{name}:{number}", job=version.job_id)
 
     def delete(self, name: str, *, owner: str | None = None, by: Actor | None = None) -> None:
         """Delete a model with its versions and history. The jobs stay.
@@ -341,7 +342,7 @@ class Registry:
                 raise VersionInUse(f"the model {name!r}", held)
             if guarded := [row.alias for row in rows if row.gates]:
                 raise ModelGuarded(name, guarded)
-            audit.record(session, by, AuditAction.DELETE_MODEL, name, versions=model.last_version)
+            audit.record(session, by, ModelAction.DELETE_MODEL, name, versions=model.last_version)
             session.execute(
                 delete(Model).where(Model.id == model.id)
             )  # and, by the foreign keys, all that belongs to it
@@ -410,7 +411,7 @@ def _append(
     detail = {"from": move.from_version, "to": move.to_version, "kind": move.kind}
     detail |= {"forced": True, "reason": move.reason} if move.forced and move.kind == "move" else {}
     reference = f"{model.name}@{row.alias}"
-    audit.record(session, by, AuditAction.MOVE_ALIAS, reference, **detail)
+    audit.record(session, by, ModelAction.MOVE_ALIAS, reference, **detail)
     message: dict[str, Any] = {"id": reference, "url": f"/models/{model.name}", "name": model.name, "status": move.kind}
     message |= {"alias": row.alias, "from": move.from_version, "to": move.to_version, "forced": move.forced}
     message |= {"reason": move.reason, "seq": move.seq}

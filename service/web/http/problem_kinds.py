@@ -146,24 +146,6 @@ _OF_KERNEL: Final[dict[str, ProblemKind]] = {
     "illegal_transition": ProblemKind(
         409, "The job's state does not allow this.", "`allowed_actions` lists the actions that are possible now."
     ),
-    "gate_failed": ProblemKind(
-        409,
-        "The version does not meet the gates of the alias.",
-        "`gates` has the evidence of each, and in `remedies` the requests that supply what it needs. An admin "
-        "can move the alias nevertheless, with `force` and a `reason`.",
-        "Each gate below shows its evidence and, where a request helps, a button that sends it.",
-    ),
-    "version_in_use": ProblemKind(
-        409,
-        "An alias holds the version, or has gates.",
-        "Move or remove the aliases listed in `aliases` first; to delete a model, also remove their gates.",
-    ),
-    "no_earlier_version": ProblemKind(
-        409, "The alias held no other version before.", "`GET .../history` lists its moves. Move it instead."
-    ),
-    "not_approvable": ProblemKind(
-        409, "This key cannot approve the version.", "Approve with another key of the owner, or with one of an admin."
-    ),
     "not_certifiable": ProblemKind(
         409,
         "The job has no certificate.",
