@@ -42,7 +42,7 @@ from service.storage.tables import Epoch, Job
 from service.web.core.core import Core, core, owner, provided
 from service.web.core.rooms import Operations
 from service.web.gate.access_checks import actor, named_owner, sees_all
-from service.web.http.endpoint import Result, endpoint
+from service.web.http.endpoint import Result, Tag, endpoint
 from service.web.http.path_parameters import PathParameter
 from service.web.http.problems import Problem
 from service.web.http.queries import Cursor, NumberCursor, OtherOwner, Query
@@ -52,7 +52,7 @@ from service.wording import listed
 blueprint: Final = Blueprint("models", __name__)
 blueprint.register_blueprint(inference.blueprint)
 
-TAG: Final = "Models"
+TAG: Final = Tag("Models", "Named models: numbered versions, and aliases that move under gates.", after="Experiments")
 MODEL_NAME: Final = PathParameter("model_name", "The name of a model.", "digits")
 VERSION: Final = PathParameter("version", "The number of a version.", "3")
 ALIAS: Final = PathParameter("alias", "An alias of a model, such as `champion`.", "champion", sign="@")

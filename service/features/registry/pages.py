@@ -11,6 +11,7 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from service.access.owners import display_names
+from service.declarations import Entries
 from service.features.registry import queries
 from service.features.registry.gates import forms, gate_text
 from service.features.registry.operations import ModelListQuery, PageQuery, alias_item, model_items, version_items
@@ -100,5 +101,6 @@ def _history(
 
 PAGES: Final = Pages(
     blueprint=blueprint,
+    navigation=Entries("/ui/sweeps", {"/ui/models": "Models"}),
     of_job=JobPart(template="registry/job.html", read=lambda session, job: queries.registrations(session, job.id)),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 from sqlalchemy import delete, select
@@ -44,6 +44,8 @@ _MAX_EVALUATIONS: Final = 100
 class VersionRequest(StrictModel):
     """A checkpoint to register."""
 
+    EXAMPLES: ClassVar = {"best": {"job": "job_01J00000000000000000000000", "checkpoint": "best"}}
+
     job: Annotated[str, StringConstraints(max_length=40)]
     """The id of the job."""
     checkpoint: Which = "best"
@@ -53,6 +55,11 @@ class VersionRequest(StrictModel):
 
 class MoveRequest(StrictModel):
     """Where an alias shall point."""
+
+    EXAMPLES: ClassVar = {
+        "move": {"version": 3, "reason": "better on small digits"},
+        "force": {"version": 3, "force": True, "reason": "the champion fails on the new camera"},
+    }
 
     version: Annotated[int, Field(ge=1, lt=10**9)]
     force: bool = False
@@ -64,12 +71,16 @@ class MoveRequest(StrictModel):
 class RollbackRequest(StrictModel):
     """A rollback of an alias to the version that it held before."""
 
+    EXAMPLES: ClassVar = {"back": {"reason": "wrong answers since noon"}}
+
     reason: Note | None = None
     """Why it is rolled back."""
 
 
 class ApprovalRequest(StrictModel):
     """The approval of a version by another key than the one that registered it."""
+
+    EXAMPLES: ClassVar = {"checked": {"note": "looked at the mistakes"}}
 
     note: Note | None = None
     """What was checked."""

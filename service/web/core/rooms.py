@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from flask import Blueprint
 from sqlalchemy.orm import Session
 
 from service import declarations
 from service.access.shares import Shared
-from service.declarations import Room
+from service.declarations import Entries, Room, extended
 from service.errors import TokenRefused
 from service.storage.tables import Job
 from service.web.core.core import Core
@@ -60,6 +60,8 @@ class Pages:
     actions: str = ""
     """A template with the macros ``button()`` and ``dialog(path, noun)``, for pages of jobs, sweeps and comparisons."""
     of_job: JobPart | None = None
+    navigation: Entries[str] | None = None
+    """Names in the navigation, by the addresses of lists, whose objects have pages below them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,22 @@ class Links:
         return [token for token in (cookie or "").split(".")[-self.max_opened :] if self.pattern.fullmatch(token)]
 
 
+_NAVIGATION: Final = {
+    "/": ("Jobs", ""),
+    "/ui/new": ("New job", "changes"),
+    "/ui/sweeps": ("Sweeps", ""),
+    "/ui/datasets": ("Datasets", ""),
+    "/ui/workers": ("Workers", ""),
+    "/ui/usage": ("Usage", ""),
+    "/ui/keys": ("Keys", "admin"),
+    "/ui/learn": ("Learn", ""),
+    "/docs": ("API", ""),
+}
+"""Names in the navigation, and what a key must permit for them, by the addresses of pages."""
+_LISTS: Final = ("/ui/datasets", "/ui/sweeps", "/docs")
+"""Those with pages below them."""
+
+
 def navigation(of_features: Sequence[Pages]) -> dict[str, Any]:
     """What templates need to know of them."""
     pages = [page for item in of_features for page in item.linked]
@@ -94,9 +112,14 @@ def navigation(of_features: Sequence[Pages]) -> dict[str, Any]:
     def pages_below(address: str) -> list[Page]:
         return [page for page in pages if page.below == address]
 
+    lists = [item.navigation for item in of_features if item.navigation is not None]
+    added = (Entries(item.after, {address: (name, "") for address, name in item.items.items()}) for item in lists)
+    shown = [(address, name, needs) for address, (name, needs) in extended(_NAVIGATION, added).items()]
     actions = tuple(item.actions for item in of_features if item.actions)
     on_jobs = tuple(item.of_job.template for item in of_features if item.of_job is not None)
     return {
+        "navigation": shown,
+        "lists": {*_LISTS, *(address for item in lists for address in item.items)},
         "section_of": section_of,
         "pages_below": pages_below,
         "actions_of_features": actions,

@@ -44,22 +44,6 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "twice_the_share": {"weight": 2, "running_jobs": 8},
         "defaults": {"weight": None, "running_jobs": None},
     },
-    "VersionRequest": {"best": {"job": "job_01J00000000000000000000000", "checkpoint": "best"}},
-    "ApprovalRequest": {"checked": {"note": "looked at the mistakes"}},
-    "MoveRequest": {
-        "move": {"version": 3, "reason": "better on small digits"},
-        "force": {"version": 3, "force": True, "reason": "the champion fails on the new camera"},
-    },
-    "RollbackRequest": {"back": {"reason": "wrong answers since noon"}},
-    "GatesRequest": {
-        "gates": {
-            "gates": [
-                {"metric": "val_accuracy", "min": 0.97},
-                {"better_than": "@champion", "metric": "val_accuracy", "seeds": 5, "confidence": 0.95},
-                {"reproduced": True},
-            ]
-        }
-    },
     "DrainRequest": {"finish": {"running": "finish"}, "release": {"running": "release"}},
     "DatasetPatch": {"publish": {"shared": True}},
     "SignIn": {"key": {"key": "tpl_0123456789ab_…"}},

@@ -53,7 +53,6 @@ _TAGS: Final = {
     "Inference": "Classify, predict numbers, or generate images, also while the job is running.",
     "Files": "Checkpoints, samples, plots and exports.",
     "Experiments": "Sweeps over settings and seeds, and comparisons of their results.",
-    "Models": "Named models: numbered versions, and aliases that move under gates.",
     "Datasets": "List, upload and delete datasets.",
     "Service": "Health, workers, the queue, limits and presets.",
     "Sharing": "Links with which anybody may read a job, a sweep or a comparison.",

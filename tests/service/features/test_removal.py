@@ -17,7 +17,7 @@ from service.web.app import build_app
 ROOT = Path(__file__).parents[3]
 COPIED = ("engine", "service", "workers", "migrations", "tapeline")
 USE = """
-import json, os
+import json, os, re
 import httpx
 from service.cli import COMMANDS
 from service.local import LocalStack
@@ -31,9 +31,12 @@ with LocalStack(Settings.from_env(os.environ, cores=1)) as running, Client(runni
     prediction = {"kind": "prediction", "model": job, "dataset": "iris"}
     predicted = client.submit(prediction).wait(timeout_s=120).status
     pages = ["/", f"/ui/jobs/{job}", "/ui/usage", "/docs"]
-    statuses = [httpx.get(running.url + page, headers={"Accept": "text/html"}).status_code for page in pages]
+    answers = [httpx.get(running.url + page, headers={"Accept": "text/html"}) for page in pages]
+    links = {link for answer in answers for link in re.findall('(?:href|src)="(/[^"#?]*)', answer.text)}
+    dead = [link for link in links if '"code": "not_found"' in httpx.get(running.url + link).text]
     paths = [*httpx.get(running.url + "/openapi.json").json()["paths"]]
-print(json.dumps({"job": status, "prediction": predicted, "pages": statuses, "paths": paths, "commands": [*COMMANDS]}))
+found = {"job": status, "prediction": predicted, "pages": [answer.status_code for answer in answers], "dead": dead}
+print(json.dumps({**found, "paths": paths, "commands": [*COMMANDS]}))
 """
 
 
@@ -69,6 +72,7 @@ def test_without_a_feature_the_service_starts_a_job_trains_and_pages_are_shown(n
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["job"] == found["prediction"] == "succeeded"
     assert set(found["pages"]) == {200}
+    assert found["dead"] == []
     feature = next(item for item in installed() if item.name == name)
     assert len(found["paths"]) > 100
     assert paths_of(name).isdisjoint(found["paths"])

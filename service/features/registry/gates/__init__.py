@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -54,6 +54,16 @@ class Gate(StrictModel):
 
 class GatesRequest(StrictModel):
     """What a version must meet before an alias moves to it."""
+
+    EXAMPLES: ClassVar = {
+        "gates": {
+            "gates": [
+                {"metric": "val_accuracy", "min": 0.97},
+                {"better_than": "@champion", "metric": "val_accuracy", "seeds": 5, "confidence": 0.95},
+                {"reproduced": True},
+            ]
+        }
+    }
 
     gates: Annotated[list[Gate], Field(max_length=MAX_GATES)]
     """An empty list: nothing."""
