@@ -90,7 +90,7 @@ class Terminal:
     whole: Collection[str] = ("ID",)
     """The columns whose cells are not wrapped."""
     empty: str = ""
-    """Printed in place of a list without items, on standard error."""
+    """Printed in place of a list without items, on standard error; without it, nothing is."""
     rows: Mapping[str, Cell] | Callable[[Item], Sequence[tuple[str, str | Text]]] | None = None
     """Of one document: titles and values."""
     line: Callable[[Item], str] | None = None
@@ -206,7 +206,7 @@ def _run(terminal: Terminal, target: Target, **values: Any) -> None:
 
 def _print(terminal: Terminal, found: Any, owners: Sequence[str]) -> None:
     if terminal.columns and not found:
-        click.echo(terminal.empty, err=True)
+        click.echo(terminal.empty, err=True, nl=bool(terminal.empty))
     elif terminal.columns:
         columns = [
             Column(
