@@ -1,4 +1,9 @@
-"""gunicorn's threaded worker, hardened against clients that block others."""
+"""gunicorn's threaded worker, hardened against clients that block others.
+
+gunicorn 27's own ``gthread`` was tried in its place, with the tests of this folder: streams do not end on SIGTERM or at
+a reload, and requests that never arrive in full, slow uploads and idle connections lock other clients out. The shipped
+proxy limits the time of a header alone, and `tapeline up` has none.
+"""
 
 from __future__ import annotations
 
