@@ -47,7 +47,7 @@ def blocked(harness: FaultHarness) -> dict[str, Any] | None:
         return next((worker.blocked for worker in worker_registry.live_workers(session)), None)
 
 
-@pytest.mark.stack
+@pytest.mark.nightly
 def test_a_full_disk_stops_the_queue_and_fails_no_job(
     harness: FaultHarness, small_disk: Path, reference: Reference
 ) -> None:
