@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 
 from service.jobs import epoch_commits, leases
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
+from service.states import Status
 from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
 from tests.faults.conftest import InProcessHarness, NoSupervisor, outage_error, replace_operation
 from tests.service.jobs.leases import renew
@@ -103,6 +105,40 @@ def test_a_rescue_that_waited_for_the_write_lock_requeues_no_job(
     assert rescued == []
     renew(process.database, held, None)
     assert process.workers.job(job_id).deaths == 0
+
+
+def test_a_lease_that_expired_during_an_outage_does_not_count_as_a_loss(
+    process: InProcessHarness, clock: DatabaseClock
+) -> None:
+    """The database responds, but its disk is full: no round is missed, yet the worker cannot renew."""
+    job_id = process.submit()
+    (policy,) = policies_that_allow_rescue(process, clock, 1)
+    held = process.claim(LEASE_S)
+
+    def refuse(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE"):
+            raise outage_error()
+
+    event.listen(process.database.engine, "before_cursor_execute", refuse)
+    failures = 0
+    for _ in range(2 * LEASE_S):
+        clock.advance(1)
+        try:
+            assert rescue(process.database, policy) == []
+        except OperationalError:
+            failures += 1
+    assert failures > LEASE_S
+    event.remove(process.database.engine, "before_cursor_execute", refuse)
+    assert rescue(process.database, policy) == [], "the worker had no time to renew"
+    renew(process.database, held, None)
+    renewed_ms, rounds = leases.clock(process.database), 0
+    while not rescue(process.database, policy):
+        clock.advance(1)
+        rounds += 1
+        assert rounds < LEASE_S + 3, "whoever is silent then is declared lost when the lease is over"
+    assert leases.clock(process.database) - renewed_ms >= 1000 * LEASE_S
+    job = process.workers.job(job_id)
+    assert (job.status, job.deaths) == (Status.QUEUED, 1)
 
 
 def seconds_until_rescued(process: InProcessHarness, clock: DatabaseClock, *schedulers: LeaseExpiryPolicy) -> int:

@@ -1,5 +1,4 @@
-"""The same sweep on one, two and four real workers, and while they are killed. ``tests/simulation`` kills and freezes
-processes at every point of a decision."""
+"""The same sweep on one, two and four real workers, and while they are killed, inside decisions, too."""
 
 from __future__ import annotations
 
@@ -8,8 +7,11 @@ import random
 import pytest
 from sqlalchemy import func, select
 
+from service.jobs import leases
+from service.runtime.failpoints import SimulatedKill
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
+from tests.faults.conftest import InProcessHarness
 from tests.faults.harness import FaultHarness
 from tests.faults.sweeps.runs import (
     RANDOM,
@@ -18,6 +20,7 @@ from tests.faults.sweeps.runs import (
     SweepResult,
     has_ended,
     run_undisturbed,
+    state,
     submit,
     until_end,
 )
@@ -84,6 +87,41 @@ def test_four_workers_make_the_same_decisions_as_one(harness: FaultHarness, sear
         harness.start()
     harness.start("workers.scheduler")
     assert until_end(harness, sweep_id, 180) == undisturbed
+
+
+@pytest.mark.nightly
+def test_kills_inside_every_decision_change_none(process: InProcessHarness, undisturbed: SweepResult) -> None:
+    """A simulated kill aborts each transaction with decisions once, just before its commit."""
+    sweep_id = submit(process.workers, RANDOM)
+    for seq in range(1, 50):
+        process.arm(f"deciding.{seq}")
+    while not has_ended(process.workers, sweep_id):
+        held = process.claim()  # without a scheduler, each result is decided on by the worker that commits it
+        try:
+            process.train(held)
+        except SimulatedKill:
+            leases.record_child_loss(process.database, held, "killed while it decided")
+    assert until_end(process.workers, sweep_id) == undisturbed
+    reached = {path.name.split(".reached-")[0] for path in process.points.glob("deciding.*.reached-*")}
+    results = [data for kind, data in undisturbed.decisions if kind == "result"]
+    assert len(reached) >= len(results)
+    assert f"deciding.{state(process.workers, sweep_id).last_seq}" in reached, "the last one ends the sweep"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("place", ["deciding", "decided"])
+def test_a_scheduler_killed_around_a_decision_does_not_change_it(
+    harness: FaultHarness, undisturbed: SweepResult, place: str
+) -> None:
+    """The patched worker leaves every decision to the scheduler, as one that finds the sweep's row locked."""
+    sweep_id = submit(harness, RANDOM)
+    harness.patch("from service.sweeps import decisions\ndecisions.after_result = lambda session, job: None")
+    harness.start()
+    harness.arm(place)
+    first_scheduler = harness.start("workers.scheduler")
+    first_scheduler.wait(60)
+    harness.start("workers.scheduler")
+    assert until_end(harness, sweep_id) == undisturbed
 
 
 @pytest.mark.nightly
