@@ -153,6 +153,11 @@ class _System:
             service.start()
         habits = ["submit", *(habit for habit in _HABITS if tape.draw(2))]
         wishes = 3 + tape.draw(4)
+        match tape.draw(10):
+            case 7 | 8:
+                habits, wishes = ["sweep"], 2 * wishes
+            case 9:  # a queue
+                habits, wishes = ["submit"], 3 * wishes
         world.start("users", lambda: self._act(habits, wishes), is_outside=True)
         world.start("accidents", self.accidents.happen, is_outside=True)
         world.run(_BUSY_S, until=lambda: self.is_quiescent)

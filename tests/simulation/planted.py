@@ -285,6 +285,7 @@ BUGS: Final = {
         module="service.sweeps.decisions",
         old="                queued += advance_one(database, sweep_id)",
         new="                pass",
+        on_postgresql=True,
     ),
     "counters drift": Bug(
         why="what decides who is served is not what the rows say",

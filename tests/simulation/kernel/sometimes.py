@@ -9,6 +9,7 @@ BRANCHES: Final = {
     "killed": "a process was killed between two steps",
     "killed in a transaction": "a process was killed inside a transaction, which was rolled back",
     "machine lost": "all processes of a machine died at once",
+    "out of memory": "a training process died while its supervisor slept",
     "frozen past the lease": "a process slept for longer than a lease, and woke up",
     "everything slept": "all machines slept together",
     "failed before the commit": "a transaction failed, and the caller cannot know",

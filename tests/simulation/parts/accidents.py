@@ -45,6 +45,8 @@ class Accidents:
         self._world, self._memory, self._database = world, memory, database
         self._workers, self._services, self._ledger, self._on_restore = workers, services, ledger, on_restore
         self._saved: bytes | None = None
+        self._saved_tokens: set[str] = set()
+        """Of the leases that were held then."""
         self._move_of_life: Move | None = None
         possible: dict[Fault, Callable[[], None]] = {
             Fault.OUTAGE: self._outage,
@@ -66,7 +68,7 @@ class Accidents:
         while self._possible and not self._world.is_calm:
             Time.sleep(_PAUSES_S[tape.draw(len(_PAUSES_S))])
             if isinstance(self._memory, Memory) and (self._saved is None or tape.draw(2)):
-                self._saved = self._memory.save()
+                self._saved, self._saved_tokens = self._memory.save(), self._memory.lease_tokens()
             Time.sleep(_PAUSES_S[tape.draw(len(_PAUSES_S))])
             if not self._world.is_calm:
                 self._world.faults += 1
@@ -109,17 +111,31 @@ class Accidents:
         worker = busy[self._world.tape.draw(len(busy))]
         if worker.process is None or worker.process.is_dead:
             return
-        if self._world.tape.draw(2):
-            duration_s = self._draw(_OUTAGES_S)
-            self._world.note(f"{worker.name} does not reach the database for {duration_s} s")
-            self._world.sometimes("one machine cut off")
-            self._database.reach.cut_off.add(worker.name)
-            worker.process.troubled_ms = self._world.now_ms + 1000 * duration_s
-            Time.sleep(duration_s)
-            self._database.reach.cut_off.discard(worker.name)
-        else:
-            self._world.sometimes("machine lost")
-            self._world.kill(worker.process, "its machine is lost")
+        match self._world.tape.draw(3):
+            case 0:
+                self._world.sometimes("machine lost")
+                self._world.kill(worker.process, "its machine is lost")
+            case 1:
+                duration_s = self._draw(_OUTAGES_S)
+                self._world.note(f"{worker.name} does not reach the database for {duration_s} s")
+                self._world.sometimes("one machine cut off")
+                self._database.reach.cut_off.add(worker.name)
+                worker.process.troubled_ms = self._world.now_ms + 1000 * duration_s
+                Time.sleep(duration_s)
+                self._database.reach.cut_off.discard(worker.name)
+            case _:
+                self._run_out_of_memory(worker)
+
+    def _run_out_of_memory(self, worker: Worker) -> None:
+        """The system kills a child, and swaps its worker out: who trains the job next is not told of the loss."""
+        child = next(
+            (child for child in CURRENT.children if child.claim and child.process.parent is worker.process), None
+        )
+        if child is None or worker.process is None:
+            return
+        self._world.sometimes("out of memory")
+        self._world.kill(child.process, "its machine has no memory left")
+        self._world.freeze(worker.process, _LEASES_ASLEEP * self._world.lease_s)
 
     def _clock(self) -> None:
         jump_ms = self._draw(_JUMPS_MS)
@@ -138,7 +154,7 @@ class Accidents:
         if self._saved is None or self._move_of_life is not None:  # it would name the former store
             return
         assert isinstance(self._memory, Memory)
-        tape, worker = self._world.tape, self._workers[self._world.tape.draw(len(self._workers))]
+        tape, worker = self._world.tape, self._worker_to_forget()
         if tape.draw(2) and worker.process is not None and not worker.process.is_dead:
             self._world.freeze(worker.process, _LEASES_ASLEEP * self._world.lease_s)  # it does not notice for long
         self._world.note("the database goes back to an earlier state")
@@ -148,6 +164,13 @@ class Accidents:
         for other in self._workers:
             if tape.draw(4):
                 other.wake_up()
+
+    def _worker_to_forget(self) -> Worker:
+        """A worker whose lease the saved state does not know: it may issue the same number again."""
+        new = [child for child in CURRENT.children if child.claim and child.claim.token not in self._saved_tokens]
+        parents = {child.process.parent for child in new if child.alive}
+        workers = [worker for worker in self._workers if worker.process in parents] or self._workers
+        return workers[self._world.tape.draw(len(workers))]
 
     def _order(self) -> None:
         match self._world.tape.draw(3):
@@ -169,6 +192,8 @@ class Accidents:
             self._ledger.drained[worker_id] = self._world.now_ms
             self._world.note(f"was told that {worker_id} is drained")
             self._world.sometimes("drained")
+            if self._world.tape.draw(2):  # a hint was on its way, and no heartbeat has told the worker
+                worker.wake_up()
             Time.sleep(self._draw(_OUTAGES_S))
         except (ServiceError, SQLAlchemyError):
             pass

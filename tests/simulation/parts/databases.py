@@ -113,6 +113,10 @@ class Memory:
         self._end_transaction()
         self.connection.deserialize(state)
 
+    def lease_tokens(self) -> set[str]:
+        """Of the leases that are held."""
+        return {token for (token,) in self.connection.execute("SELECT lease_token FROM jobs WHERE status = 'running'")}
+
     def roll_back(self, process: Process) -> None:
         """End the transaction of a process that has died."""
         current = CURRENT.world.current
