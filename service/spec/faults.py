@@ -56,7 +56,10 @@ def _fault(model: Model, error: ErrorDetails, fields: Fields) -> Fault:
         case "dict_type":
             return Fault(pointer=pointer, detail="must be an object", code="wrong_type")
         case "string_pattern_mismatch":
-            detail = "has a character that is not allowed here: a control character, or a comma in a tag"
+            pattern = str(context["pattern"])
+            detail = f"does not have the form {pattern}"
+            if pattern.startswith(r"^[^\x00"):
+                detail = "has a character that is not allowed here: a control character, or a comma in a tag"
             return Fault(pointer=pointer, detail=detail, code="out_of_range")
         case "too_short" | "too_long":  # lists and objects
             is_short = error["type"] == "too_short"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field, ValidationError
 
 from service.errors import Fault, SpecError
+from service.schema.base import Label
+from service.spec.faults import describe
 from service.spec.fields import Model, accepts_shorthand, choices_of, models_of, shorthand, tags_of
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind
@@ -161,3 +164,16 @@ def test_every_variant_with_a_name_is_among_the_choices_of_its_field() -> None:
             if accepts_shorthand(field.annotation) and choices_of(field.annotation):
                 tags = {tag for variant in models_of(field.annotation) for tag in tags_of(variant)}
                 assert tags <= set(choices_of(field.annotation))
+
+
+def test_a_text_of_another_form_is_told_the_form_or_what_it_may_not_have() -> None:
+    class Marked(BaseModel):
+        color: Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]
+        label: Label
+
+    document = {"color": "red", "label": "a\x00b"}
+    with pytest.raises(ValidationError) as caught:
+        Marked.model_validate(document)
+    details = {fault.pointer: fault.detail for fault in describe(Marked, caught.value, document)}
+    assert details["#/color"] == "does not have the form ^#[0-9a-f]{6}$"
+    assert details["#/label"].startswith("has a character that is not allowed here: a control character")
