@@ -52,11 +52,13 @@ with database.read() as session:
     print("scaled:", job.resolved["layers"][0])
 """
 CALL = """
-import os, threading
+import json, os, threading
 from pathlib import Path
 from click.testing import CliRunner
 from werkzeug.serving import make_server
+from service.access.audit import Actor
 from service.cli import main
+from service.features.bookmarks import bookmarks
 from service.runtime.settings import Settings
 from service.web.app import create_app
 from service.web.core.quotas import QuotaExceeded
@@ -95,6 +97,18 @@ with Client(url) as client:
     model.set_gates("champion", [{"min_epoch": 5}])
     print("found:", [found["sentence"] for found in model.move("champion", 1, dry_run=True)["findings"]])
     print(CliRunner().invoke(main, ["--server", url, "models", "gates", "irises", "champion"]).output)
+    added = client.add_bookmark("/ui/usage")
+    print(CliRunner().invoke(main, ["--server", url, "bookmarks", "add", "/ui/learn"]).output)
+    print("bookmarks:", [item["path"] for item in client.bookmarks()])
+    print("bookmark page:", '<a href="/ui/learn">' in client.fetch("/ui/bookmarks").decode())
+    print(CliRunner().invoke(main, ["--server", url, "bookmarks", "delete", added["id"], "--yes"]).output)
+    print("left:", [item["path"] for item in client.bookmarks()])
+    try:
+        client.add_bookmark("//example.org")
+    except ApiError as error:
+        print("refused:", error.errors[0]["detail"])
+    bookmarks.add(app.extensions[EXTENSION].database, "/ui/keys", owner="ann", by=Actor(owner="ann"))
+    print("audit:", *(entry["action"] for entry in json.loads(client.fetch("/audit?action=add_bookmark"))["data"]))
     print("gate form:", "Trained for this many epochs" in client.fetch("/ui/models/irises").decode())
 os._exit(0)
 """
@@ -130,6 +144,7 @@ def test_what_recipes_with_snippets_add_works(tmp_path: Path) -> None:
             old = "".join(line[1:] for line in lines if line[0] != "+")
             new = "".join(line[1:] for line in lines if line[0] != "-")
             text = (tmp_path / path).read_text(encoding="utf-8") if old else ""
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             assert not old or text.count(old) == 1, f"{title}: {path} has {old!r} {text.count(old)} times"
             (tmp_path / path).write_text(text.replace(old, new, 1), encoding="utf-8")
     environment = {"PATH": "/usr/bin:/bin", "TAPELINE_HOME": str(tmp_path / "home"), "TAPELINE_LOG_METRICS": "1"}
@@ -152,6 +167,7 @@ def test_what_recipes_with_snippets_add_works(tmp_path: Path) -> None:
     run("-m", "tests.service.web.docs.api_tables")
     run("-m", "tests.service.web.docs.upload_options")
     assert "| `decimal`, `--decimal` | The decimal sign of a table" in (tmp_path / "docs/spec.md").read_text("utf-8")
+    assert "### Bookmarks\n" in (tmp_path / "docs" / "api.md").read_text(encoding="utf-8")
     row = "| `DELETE /owners/{owner_id}/settings` | set all defaults of an owner again (scope `admin`) |"
     assert row in (tmp_path / "docs" / "api.md").read_text(encoding="utf-8")
     output = run("-u", "-c", CALL)
@@ -163,4 +179,8 @@ def test_what_recipes_with_snippets_add_works(tmp_path: Path) -> None:
     for line in ("One upload\t10 B", " label: True", "enforced: an upload has at most 10 bytes"):
         assert f"\n{line}" in output
     for line in ("found: ['irises:1 was trained for 2 epochs; it needs 5']", "trained for 5 epochs", "gate form: True"):
+        assert f"\n{line}" in output
+    for line in ("bookmarks: ['/ui/usage', '/ui/learn']", "bookmark page: True", "left: ['/ui/learn']"):
+        assert f"\n{line}" in output
+    for line in ("refused: does not have the form ^/ui/", "audit: add_bookmark\n"):
         assert f"\n{line}" in output

@@ -7,21 +7,32 @@ from pathlib import Path
 
 from service.web.app import build_app
 from service.web.docs.routes import Route, routes
+from service.web.http.endpoint import Tag
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "api.md"
 _TABLE = re.compile(r"(?s)^### (\w+)\n(.*?\| operation \| effect \|\n\|---\|---\|\n)((?:\|.*?\n)+)", re.MULTILINE)
 
 
 def updated() -> str:
-    """The document with the present operations under the heading of each tag."""
+    """The document with the present operations under the heading of each tag. A tag without one gets it."""
     rows = dict[str, list[str]]()
     for route in routes(build_app()):
         rows.setdefault(route.operation.tag, []).append(f"| `{route.method} {route.path}` | {_effect(route)} |\n")
-    text, _ = _TABLE.subn(
-        lambda match: f"### {match[1]}\n{match[2]}{''.join(rows.pop(match[1]))}", DOCUMENT.read_text(encoding="utf-8")
-    )
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for tag in rows:
+        if isinstance(tag, Tag) and f"\n### {tag}\n" not in text:
+            text = _with_section(text, tag)
+    text, _ = _TABLE.subn(lambda match: f"### {match[1]}\n{match[2]}{''.join(rows.pop(match[1]))}", text)
     assert not rows, f"the document has no table of {', '.join(rows)}"
     return text
+
+
+def _with_section(text: str, tag: Tag) -> str:
+    """With the heading and an empty table of a tag, after those of the tag that it follows."""
+    section = f"### {tag}\n\n{tag.text}\n\n| operation | effect |\n|---|---|\n| |\n\n"
+    before, heading, after = text.partition(f"### {tag.after}\n")
+    following = after.find("\n#") + 1
+    return before + heading + after[:following] + section + after[following:]
 
 
 def _effect(route: Route) -> str:
