@@ -51,7 +51,7 @@ _FOCI: Final = (
     {Fault.ORDERS},
     {Fault.CRASH, Fault.FREEZE},
 )
-"""Climates of little else: where many kinds happen, the one that a bug needs is rare, or another hides its effect."""
+"""The kinds of faults of focused lives: among many kinds, the one that reveals a bug is rare or hidden by another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class Accidents:
         self._workers, self._services, self._ledger, self._on_restore = workers, services, ledger, on_restore
         self._saved: bytes | None = None
         self._saved_tokens: set[str] = set()
-        """Of the leases that were held then."""
+        """Tokens of the leases that the saved database has."""
         self._move_of_life: Move | None = None
         possible: dict[Fault, Callable[[], None]] = {
             Fault.OUTAGE: self._outage,
@@ -127,7 +127,8 @@ class Accidents:
                 self._run_out_of_memory(worker)
 
     def _run_out_of_memory(self, worker: Worker) -> None:
-        """The system kills a child, and swaps its worker out: who trains the job next is not told of the loss."""
+        """A training process is killed, and its worker is swapped out past the lease: it reports the loss when another
+        worker may have the job."""
         child = next(
             (child for child in CURRENT.children if child.claim and child.process.parent is worker.process), None
         )
@@ -166,7 +167,7 @@ class Accidents:
                 other.wake_up()
 
     def _worker_to_forget(self) -> Worker:
-        """A worker whose lease the saved state does not know: it may issue the same number again."""
+        """A worker whose lease is not in the saved database, which may issue the same lease number again."""
         new = [child for child in CURRENT.children if child.claim and child.claim.token not in self._saved_tokens]
         parents = {child.process.parent for child in new if child.alive}
         workers = [worker for worker in self._workers if worker.process in parents] or self._workers

@@ -114,7 +114,7 @@ class Memory:
         self.connection.deserialize(state)
 
     def lease_tokens(self) -> set[str]:
-        """Of the leases that are held."""
+        """The tokens of all leases that are held."""
         return {token for (token,) in self.connection.execute("SELECT lease_token FROM jobs WHERE status = 'running'")}
 
     def roll_back(self, process: Process) -> None:

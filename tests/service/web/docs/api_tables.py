@@ -14,7 +14,7 @@ _TABLE = re.compile(r"(?s)^### (\w+)\n(.*?\| operation \| effect \|\n\|---\|---\
 
 
 def updated() -> str:
-    """The document with the present operations under the heading of each tag. A tag without one gets it."""
+    """The document with the present operations under the heading of each tag. A tag without a heading gets one."""
     rows = dict[str, list[str]]()
     for route in routes(build_app()):
         rows.setdefault(route.operation.tag, []).append(f"| `{route.method} {route.path}` | {_effect(route)} |\n")
@@ -28,11 +28,10 @@ def updated() -> str:
 
 
 def _with_section(text: str, tag: Tag) -> str:
-    """With the heading and an empty table of a tag, after those of the tag that it follows."""
+    """The document with a heading and an empty table for a tag, after the section of the tag that it follows."""
     section = f"### {tag}\n\n{tag.text}\n\n| operation | effect |\n|---|---|\n| |\n\n"
-    before, heading, after = text.partition(f"### {tag.after}\n")
-    following = after.find("\n#") + 1
-    return before + heading + after[:following] + section + after[following:]
+    former = re.compile(rf"(?ms)^### {tag.after}\n.*?(?=^#|\Z)")
+    return former.sub(lambda match: match[0].rstrip("\n") + "\n\n" + section, text, count=1)
 
 
 def _effect(route: Route) -> str:
