@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, cast
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.errors import ServiceError
+from service.errors import IllegalSweepAction, ServiceError
 from service.jobs import actions, submissions
 from service.jobs.request_bodies import JobPatch
 from service.jobs.submissions import IdempotencyKey, Submission
@@ -216,7 +216,8 @@ class User:
             with self._webs[0].database.read() as session:
                 paused = session.scalars(select(Sweep.id).where(Sweep.status == SweepStatus.PAUSED)).all()
             for sweep_id in paused:
-                sweep_actions.resume(self._webs[0].database, sweep_id, owner=None, by=None)
+                with contextlib.suppress(IllegalSweepAction):  # its user has resumed it since the query
+                    sweep_actions.resume(self._webs[0].database, sweep_id, owner=None, by=None)
             Time.sleep(20.0)
 
     def _web(self) -> Web:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -34,6 +35,8 @@ class Child:
         """What it trains."""
         self.tokens: set[str] = set()
         """Of the leases of all jobs that it was to train."""
+        self.fenced_after_ms = math.inf
+        """Its worker killed it, because it could not renew in time, so long after its last trouble."""
         self._reports: deque[Report | Exited] = deque()
         self._arrived = Event()
         self._endpoint = Endpoint(self._receive)
@@ -73,6 +76,7 @@ class Child:
         thread = CURRENT.world.current
         if self.alive and thread is not None and thread.name == "fence":
             CURRENT.world.sometimes("fenced")
+            self.fenced_after_ms = CURRENT.world.now_ms - thread.process.troubled_ms
         CURRENT.world.kill(self.process, "its supervisor kills it")
 
     close = kill

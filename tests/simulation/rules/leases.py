@@ -98,10 +98,12 @@ class Leases:
         holder = self._holders.get(old.lease_owner or "")
         if holder is None or holder.is_dead or self._reach.restores:
             return
-        is_known = any(old.lease_token in child.tokens for child in CURRENT.children)
-        if not is_known and self._reach.back_ms > self._claimed_ms[old.lease_token or ""]:
+        children = [child for child in CURRENT.children if old.lease_token in child.tokens]
+        if not children and self._reach.back_ms > self._claimed_ms[old.lease_token or ""]:
             return  # the answer to the claim was lost, and then its worker could not give the job back
-        is_troubled = self._world.now_ms - holder.troubled_ms < 1000 * self._world.lease_s + _GRACE_MS
+        # A worker that has killed its training no longer renews, and the rescue may come late.
+        ages_ms = [self._world.now_ms - holder.troubled_ms, *(child.fenced_after_ms for child in children)]
+        is_troubled = min(ages_ms) < 1000 * self._world.lease_s + _GRACE_MS
         require(is_troubled, "only a lost worker loses its job", f"{old.lease_owner} is well, and lost {old.id}")
 
     def _check_no_other_child(self, row: Row) -> None:
